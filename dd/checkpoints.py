@@ -1,0 +1,117 @@
+"""Checkpoints in the hub's layout: NAME/{model.safetensors, config.json, README.md}. No pickle.
+
+config.json: {"architecture": ..., "network": {...constructor arguments}, "data": {...}, ...}. The same loader takes a
+local folder or a hub repo id.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from dd.networks.unet import EvidenceUNet
+
+ARCHITECTURES: dict[str, type[nn.Module]] = {"evidence-unet": EvidenceUNet}
+FILES = ("model.safetensors", "config.json", "README.md")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message says what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network in evaluation mode with its configuration and the hash of its weights."""
+
+    name: str
+    network: nn.Module
+    config: dict[str, Any]
+    sha256: str
+
+
+def build(config: dict[str, Any]) -> nn.Module:
+    """The untrained network that a configuration describes."""
+    architecture = config.get("architecture")
+    if architecture not in ARCHITECTURES:
+        raise CheckpointError(f"unknown architecture {architecture!r}; known are {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[architecture](**config["network"])
+
+
+def resolve(source: str | Path) -> Path:
+    """The local folder of a checkpoint: `source` itself, or the hub repository of that id, cached once downloaded."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if str(source).count("/") != 1 or folder.parent.is_dir():
+        raise CheckpointError(f"there is no checkpoint folder {source}; give a folder with {', '.join(FILES[:2])}")
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=list(FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"{source} is neither a folder here nor a hub repository that can be reached "
+            f"({type(error).__name__}); check the name and the network, or give a local folder"
+        ) from error
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "config.json").read_text())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} has no config.json; is it a checkpoint folder?") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{folder}/config.json is not valid JSON ({error}); fetch it again") from error
+
+
+def load(source: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
+    """The network of a local folder or hub repository, in float32 and evaluation mode."""
+    folder = resolve(source)
+    config = read_config(folder)
+    weights = folder / "model.safetensors"
+    try:
+        state = load_file(weights)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{folder} has no model.safetensors; train it or fetch it (see README)") from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{weights} is damaged or truncated ({error}); fetch it again, for example with git checkout"
+        ) from error
+    network = build(config)
+    try:
+        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
+    except RuntimeError as error:
+        raise CheckpointError(f"{weights} does not fit {folder}/config.json: {str(error).splitlines()[0]}") from error
+    return Checkpoint(folder.name, network.to(device).eval(), config, sha256(weights))
+
+
+def save(folder: str | Path, state: dict[str, torch.Tensor], config: dict[str, Any], dtype=torch.float16) -> None:
+    """Write weights (rounded to `dtype`) and configuration; an interrupted write leaves the old files in place."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+    tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
+    temporary = folder / "model.safetensors.part"
+    try:
+        save_file(tensors, temporary)
+        temporary.replace(folder / "model.safetensors")
+    finally:
+        temporary.unlink(missing_ok=True)
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write through a temporary file, so that the file is either the old one or the new one."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

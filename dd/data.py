@@ -1,0 +1,74 @@
+"""Data sets as grids of categorical cells.
+
+MNIST and Fashion-MNIST through torchvision (downloaded on request); grey values become categories by one of
+
+    threshold  K = 2, a pixel is 1 where its grey is above 0.5
+    dynamic    K = 2, a pixel of grey g is 1 with probability g, drawn afresh every time it is seen
+    levels     K equal bins of grey.
+
+The last 5,000 training images are held out for every choice ("held-out"); "test" is for final figures only.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision import datasets
+
+HELD_OUT = 5000
+SPLITS = ("train", "held-out", "test")
+BINARISATIONS = ("threshold", "dynamic", "levels")
+MNIST_LABELS = tuple("0123456789")
+FASHION_LABELS = (
+    "t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "trainer", "bag", "ankle boot",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Grey:
+    """Grey images (N, H, W) uint8 with labels (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+
+def load(name: str, split: str, root: str | Path = "data", download: bool = True) -> Grey:
+    """name: "mnist" or "fashion-mnist"; split: train, held-out or test."""
+    sources = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}
+    if name not in sources:
+        raise ValueError(f"unknown data set {name!r}; choose one of {', '.join(sources)}")
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    try:
+        source = sources[name](str(root), train=split != "test", download=False)
+    except RuntimeError:
+        if not download:
+            raise
+        source = sources[name](str(root), train=split != "test", download=True)
+    images, labels = source.data, source.targets
+    if split != "test":
+        part = slice(-HELD_OUT, None) if split == "held-out" else slice(None, -HELD_OUT)
+        images, labels = images[part], labels[part]
+    return Grey(images, labels)
+
+
+def to_cells(images: Tensor, K: int, how: str, generator: torch.Generator) -> Tensor:
+    """Grey images (B, H, W) uint8 to categories (B, H, W) in 0..K-1."""
+    if how == "threshold":
+        return (images > 127).long()
+    if how == "dynamic":
+        return (torch.rand(images.shape, generator=generator) < images / 255).long()
+    if how == "levels":
+        return (images.long() * K) // 256
+    raise ValueError(f"unknown binarisation {how!r}; choose one of {', '.join(BINARISATIONS)}")
+
+
+def to_grey(cells: Tensor, K: int) -> Tensor:
+    """Categories (..., H, W) to grey in [0, 1]."""
+    return cells.float() / (K - 1)
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
+    """The permutation of n items in that epoch, a function of its arguments alone."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))

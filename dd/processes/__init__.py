@@ -1,0 +1,28 @@
+"""Noise processes by name. Adding one is one file and one line here."""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+from dd.processes.base import Process, log_posterior
+from dd.processes.d3pm import D3PM
+from dd.processes.dirichlet import Dirichlet
+from dd.processes.gaussian import Gaussian
+
+REGISTRY: dict[str, Callable[..., Process]] = {
+    "dirichlet": Dirichlet,
+    "d3pm-absorbing": lambda K, cells: D3PM(K, "absorbing"),
+    "d3pm-uniform": lambda K, cells: D3PM(K, "uniform"),
+    "d3pm-gaussian": lambda K, cells: D3PM(K, "gaussian"),
+    "gaussian": Gaussian,
+}
+
+
+@lru_cache(maxsize=32)
+def process(name: str, K: int, cells: int) -> Process:
+    """The process of that name for K categories and images of that many cells; tables are built once."""
+    if name not in REGISTRY:
+        raise ValueError(f"unknown process {name!r}; choose one of {', '.join(REGISTRY)}")
+    return REGISTRY[name](K, cells)
+
+
+__all__ = ["REGISTRY", "Process", "log_posterior", "process"]

@@ -1,0 +1,57 @@
+"""What the rest of the code sees of a noise process.
+
+Shapes: clean categories x_0 are (B, H, W) integers; evidence l, network output f and posterior p are (B, K, H, W) with
+the categories on axis 1; times t are scalars or (B,), 0 = data, 1 = noise. t is the fraction of one cell's information
+that the noise has destroyed (D3PM's mutual-information schedule), so it means the same for every process.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dd.processes.clock import Clock
+
+
+class Process(Protocol):
+    """A process is pure mathematics: no network, no optimiser, no state of its own beyond tables."""
+
+    name: str
+    K: int
+    clock: Clock
+    methods: tuple[str, ...]
+
+    def prior(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+        """The state at t = 1 for shape (B, H, W)."""
+
+    def perturb(self, x0: Tensor, t: Tensor | float, generator: torch.Generator) -> Tensor:
+        """x_t ~ q(x_t | x_0), exactly."""
+
+    def evidence(self, x_t: Tensor, t: Tensor | float) -> Tensor:
+        """l_i = log p(x_t | x_0 = e_i) + const. The network and the posterior see nothing else of x_t."""
+
+    def step(self, x_t: Tensor, f: Tensor, t: float, s: float, method: str, generator: torch.Generator) -> Tensor:
+        """One reverse step from t to s < t, given the network's f at x_t."""
+
+    def times(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """n stratified times and weights with E[w rate(t)] = the path part of the bound."""
+
+    def loss(self, logits: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The bound's rate at t, nats per image: (B,)."""
+
+    def ends(self, shape: tuple[int, int]) -> float:
+        """Upper bound on the bound's terms at both ends (prior and reconstruction), nats per image."""
+
+    def simplex(self, x_t: Tensor) -> Tensor:
+        """The state as a point of the simplex for display: (B, K, H, W)."""
+
+
+def log_posterior(f: Tensor, evidence: Tensor) -> Tensor:
+    """log p(x_0 = e_i | x_t, context) = log softmax(f + l): Bayes' rule with the context as prior."""
+    return torch.log_softmax(f + evidence, 1)
+
+
+def stratified(n: int, generator: torch.Generator) -> Tensor:
+    """n points of [0, 1), one in each of n equal parts, in random order; float64."""
+    u = (torch.arange(n, dtype=torch.float64) + torch.rand(n, generator=generator, dtype=torch.float64)) / n
+    return u[torch.randperm(n, generator=generator)]

@@ -1,0 +1,41 @@
+"""Time by destroyed information, the one clock all processes share.
+
+1 - t = I(v) = 1 - E[H(softmax(l))] / log K for one cell under a uniform prior, where v is the process' own time
+(log tau of the Wright-Fisher diffusion, log noise-to-signal of the Gaussian, ...). Austin et al. (2021) use the same
+idea as D3PM's mutual-information schedule.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Clock:
+    """Monotone map between t in [0, 1] and the process' own time v in [v[0], v[-1]].
+
+    v: (N,) increasing; lost: (N,) destroyed information at v. Both ends are stretched to exactly 0 and 1.
+    """
+
+    def __init__(self, v: np.ndarray, lost: np.ndarray):
+        lost = np.maximum.accumulate(np.asarray(lost, np.float64))
+        lost = lost + np.linspace(0, 1e-9, len(lost))  # strictly increasing, so that both directions are functions
+        self._t = (lost - lost[0]) / (lost[-1] - lost[0])
+        self._v = np.asarray(v, np.float64)
+
+    def native(self, t: Tensor | float) -> Tensor:
+        """v(t), float64."""
+        t = torch.as_tensor(t, dtype=torch.float64)
+        if not bool(((t >= 0) & (t <= 1)).all()):
+            raise ValueError(f"t must lie in [0, 1], got {t}")
+        return torch.as_tensor(np.interp(t.numpy(), self._t, self._v))
+
+    def t(self, v: Tensor | float) -> Tensor:
+        """t(v), float64."""
+        v = torch.as_tensor(v, dtype=torch.float64)
+        return torch.as_tensor(np.interp(v.numpy(), self._v, self._t))
+
+
+def entropy(logits: Tensor, dim: int = 1) -> Tensor:
+    """H(softmax(logits)) in nats; 0 log 0 = 0."""
+    log_p = torch.log_softmax(logits, dim)
+    return -torch.where(log_p > -80, log_p.exp() * log_p, 0.0).sum(dim)

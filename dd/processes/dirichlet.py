@@ -1,0 +1,194 @@
+"""The Dirichlet diffusion: Wright-Fisher noise on every cell, reversed by mutation plus selection.
+
+Reverse-time SDE with the network's posterior p (Anderson 1982, using that the forward process is reversible under pi):
+
+    dx = [1/2 (alpha - theta x) + x * (u - <x, u>)] ds + Sigma(x)^(1/2) dW,     u_i = p_i h'/h_tau,i(x_i).
+
+"Generating is evolution": mutation, drift, and natural selection with fitness u.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dd.processes.base import log_posterior, stratified
+from dd.processes.clock import Clock, entropy
+from dd.wright_fisher import WrightFisher, standard_gamma, tau_for_kl, wright_fisher
+
+END_NATS = 0.01  # nats per image left at each end of the path
+
+
+class Dirichlet:
+    """K categories, `cells` cells per image (they set tau_min and tau_max), concentrations alpha (a number, or K)."""
+
+    name = "dirichlet"
+    methods = ("dirichlet", "euler", "ode", "heun", "langevin")
+
+    def __init__(self, K: int, cells: int = 784, alpha: float | Tensor = 1.0):
+        self.K, self.cells = K, cells
+        self.kernel = wright_fisher(K, float(alpha)) if isinstance(alpha, int | float) else WrightFisher(alpha)
+        self.alpha, self.theta = self.kernel.alpha, self.kernel.theta
+        grid = np.linspace(np.log(self.kernel.tau_lo), np.log(self.kernel.tau_hi), 96)
+        lost = destroyed_information(self.kernel, np.exp(grid))
+        target = END_NATS / cells / np.log(K)
+        self.tau_min = float(np.exp(np.interp(np.log(target), np.log(lost + 1e-300), grid)))
+        self.tau_max = min(tau_for_kl(self.theta, float(self.alpha.min()), END_NATS / cells), self.kernel.tau_hi)
+        v = np.linspace(np.log(self.tau_min), np.log(self.tau_max), 256)
+        self.clock = Clock(v, np.interp(v, grid, lost))
+
+    def tau(self, t: Tensor | float) -> Tensor:
+        return self.clock.native(t).exp()
+
+    # -- forward -----------------------------------------------------------------------------------------------------
+
+    def prior(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+        return self.kernel.stationary(shape, generator)
+
+    def perturb(self, x0: Tensor, t: Tensor | float, generator: torch.Generator) -> Tensor:
+        return self.kernel.sample(x0, self.tau(t), generator)
+
+    def evidence(self, x_t: Tensor, t: Tensor | float) -> Tensor:
+        """l_i = log h_tau,i(x_i)."""
+        return self.kernel.log_h(x_t, self.tau(t))[0]
+
+    def simplex(self, x_t: Tensor) -> Tensor:
+        return x_t
+
+    # -- reverse -----------------------------------------------------------------------------------------------------
+
+    def fitness(self, x_t: Tensor, f: Tensor, t: Tensor | float) -> Tensor:
+        """u_i = p_i h'/h_tau,i(x_i), the selection that the posterior exerts."""
+        l, slope = self.kernel.log_h(x_t, self.tau(t))
+        return torch.softmax(f + l, 1) * slope
+
+    def score(self, x_t: Tensor, f: Tensor, t: Tensor | float) -> Tensor:
+        """grad log p_t(x) = (alpha - 1)/x + u, up to a constant vector (the simplex has no normal direction)."""
+        alpha = _channels(self.alpha, x_t)
+        return (alpha - 1) / x_t + self.fitness(x_t, f, t)
+
+    def step(
+        self, x_t: Tensor, f: Tensor, t: float, s: float, method: str, generator: torch.Generator, stretch: float = 1.0
+    ) -> Tensor:
+        """One reverse step from t to s by `method`; its length in tau is multiplied by `stretch` (time dilation)."""
+        d = stretch * float(self.tau(t) - self.tau(s))
+        u = self.fitness(x_t, f, t)
+        if method == "dirichlet":
+            return self.dirichlet_step(x_t, u, d, generator)
+        if method == "euler":
+            return self.euler_step(x_t, u, d, generator)
+        if method == "ode":
+            return replicator(x_t, u / 2, d)
+        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(self.methods)}")
+
+    def euler_step(self, x: Tensor, u: Tensor, d: float, generator: torch.Generator) -> Tensor:
+        """Euler-Maruyama, clipped to the simplex. Sigma^(1/2) dW = sqrt(x) dB - x <sqrt(x), dB>."""
+        drift = (_channels(self.alpha, x) - self.theta * x) / 2 + x * (u - (x * u).sum(1, keepdim=True))
+        dB = d**0.5 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+        root = x.sqrt()
+        noise = root * dB - x * (root * dB).sum(1, keepdim=True)
+        x = (x + drift * d + noise).clamp(min=0)
+        return x / x.sum(1, keepdim=True)
+
+    def dirichlet_step(self, x: Tensor, u: Tensor, d: float, generator: torch.Generator) -> Tensor:
+        """One Dirichlet with the mean and summed variance of the frozen Wright-Fisher diffusion after time d.
+
+        Freezing a_i = alpha_i/2 + x_i u_i, A = sum a, the drift is a - A x; with T = a/A, c = 2A + 1, k = 2a + 1
+
+            E[x]   = T + (x - T) e^(-A d)
+            E[x^2] = x^2 e^(-c d) + k [T (1 - e^(-c d))/c + (x - T)(e^(-A d) - e^(-c d))/(c - A)]
+            precision (1 - sum E[x^2]) / (sum E[x^2] - sum E[x]^2).
+        """
+        x = x.double()
+        a = _channels(self.alpha, x) / 2 + x * u.double()
+        A = a.sum(1, keepdim=True)
+        T, c, k = a / A, 2 * A + 1, 2 * a + 1
+        e_A, e_c = torch.exp(-A * d), torch.exp(-c * d)
+        mean = T + (x - T) * e_A
+        square = x * x * e_c + k * (-T * torch.expm1(-c * d) / c + (x - T) * (e_A - e_c) / (c - A))
+        square = square.sum(1, keepdim=True)
+        precision = (1 - square) / (square - (mean * mean).sum(1, keepdim=True)).clamp(min=1e-12)
+        g = standard_gamma(mean * precision.clamp(min=1e-6), tuple(x.shape), generator)
+        total = g.sum(1, keepdim=True)
+        return torch.where(total > 0, g / total, mean).float()
+
+    def heun(self, x_t: Tensor, f_t: Tensor, x_s: Tensor, f_s: Tensor, t: float, s: float) -> Tensor:
+        """The trapezoidal correction of an "ode" step from x_t to x_s: the mean of both ends' fitness."""
+        u = (self.fitness(x_t, f_t, t) + self.fitness(x_s, f_s, s)) / 2
+        return replicator(x_t, u / 2, float(self.tau(t) - self.tau(s)))
+
+    def correct(self, x_s: Tensor, f: Tensor, t: float, s: float, generator: torch.Generator) -> Tensor:
+        """Langevin dynamics at constant time s for the length of the step t to s; leaves p_s invariant.
+
+        Mutation, noise and half the selection: dx = [1/2 (alpha - theta x) + 1/2 x (u - <x, u>)] dr + Sigma^(1/2) dW.
+        """
+        return self.dirichlet_step(x_s, self.fitness(x_s, f, s) / 2, float(self.tau(t) - self.tau(s)), generator)
+
+    # -- likelihood --------------------------------------------------------------------------------------------------
+
+    def times(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """tau stratified log-uniform: the rate per unit of tau has weight tau log(tau_max / tau_min)."""
+        span = np.log(self.tau_max / self.tau_min)
+        log_tau = np.log(self.tau_min) + span * stratified(n, generator)
+        return self.clock.t(log_tau), log_tau.exp() * span
+
+    def loss(self, logits: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """1/2 <Delta u, Sigma(x) Delta u> summed over cells, Delta u_i = ([i = k] - p_i) h'/h(x_i): nats per unit tau.
+
+        The Girsanov path-KL between the true reverse SDE of x_0 and the model's: denoising score matching weighted so
+        that its integral over tau bounds the likelihood.
+        """
+        v = self._fitness_error(logits, x0, x_t, t)
+        x_v = x_t * v
+        return 0.5 * ((x_v * v).sum(1) - x_v.sum(1) ** 2).flatten(1).sum(1)
+
+    def score_matching_loss(self, logits: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """Plain denoising score matching, 1/2 ||Delta u||^2 of the zero-sum part of Delta u: nats per unit tau."""
+        v = self._fitness_error(logits, x0, x_t, t)
+        v = v - v.mean(1, keepdim=True)
+        return 0.5 * (v * v).flatten(1).sum(1)
+
+    def _fitness_error(self, logits: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        hot = torch.zeros_like(logits).scatter_(1, x0[:, None], 1.0)
+        return (hot - torch.softmax(logits, 1)) * self.kernel.log_h(x_t, self.tau(t))[1]
+
+    def ends(self, shape: tuple[int, int]) -> float:
+        """KL(p_T || pi) exactly, plus the cross-entropy left at tau_min by a cell's own evidence."""
+        cells = shape[0] * shape[1]
+        return cells * (float(self.kernel.kl_prior(self.tau_max).max()) + END_NATS / self.cells)
+
+
+def replicator(x: Tensor, fitness: Tensor, d: float) -> Tensor:
+    """The replicator equation dx/ds = x (w - <x, w>) over time d at constant fitness: x e^(w d), renormalised."""
+    return torch.softmax(x.clamp(min=torch.finfo(x.dtype).tiny).log() + fitness * d, 1)
+
+
+def destroyed_information(kernel: WrightFisher, taus: np.ndarray) -> np.ndarray:
+    """E[H(softmax(l))] / log K at each tau (N,), uniform prior over corners, by importance sampling over lineages.
+
+    Few lineages are what confuses corners, and at small tau few lineages are rare; so m is drawn from g ~ sqrt(q) and
+    reweighted by q/g, with the same random numbers at every tau.
+    """
+    n, K = max(256, 65536 // kernel.K), kernel.K
+    lost = []
+    for tau in taus:
+        generator = torch.Generator().manual_seed(0)
+        log_q = kernel.log_lineages(tau)[0]
+        q, g = log_q.exp(), (log_q / 2).exp()
+        g = g / g.sum()
+        u = torch.rand(n, generator=generator, dtype=torch.float64)
+        m = torch.searchsorted(g.cumsum(0), u).clamp(max=len(g) - 1)
+        weight = q[m] / g[m]
+        corner = torch.arange(n) % K
+        concentration = kernel.alpha.repeat(n, 1)
+        concentration[torch.arange(n), corner] += m
+        x = standard_gamma(concentration, (n, K), generator)
+        x = x / x.sum(1, keepdim=True)
+        lost.append(float((weight * entropy(kernel.log_h(x, tau)[0])).mean() / np.log(K)))
+    return np.minimum(np.array(lost), 1.0)
+
+
+def _channels(alpha: Tensor, x: Tensor) -> Tensor:
+    return alpha.to(x).view(1, -1, *(1,) * (x.ndim - 2))
+
+
+__all__ = ["Dirichlet", "destroyed_information", "log_posterior", "replicator"]

@@ -1,0 +1,122 @@
+"""Gaussian diffusion of one-hot cells (Ho et al. 2020; Song et al. 2021; Kingma et al. 2021).
+
+    x_t = sqrt(abar) e_k + sqrt(1 - abar) eps,     l_i = x_i sqrt(abar) / (1 - abar)
+
+The clean estimate is the posterior mean p itself; the noise prediction is derived from it.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dd.processes.base import stratified
+from dd.processes.clock import Clock, entropy
+
+END_NATS = 0.01
+
+
+class Gaussian:
+    """K categories, `cells` cells per image. Own time v = log((1 - abar) / abar), the log noise-to-signal ratio."""
+
+    name = "gaussian"
+    methods = ("ddpm", "ddim", "heun")
+
+    def __init__(self, K: int, cells: int = 784):
+        self.K, self.cells = K, cells
+        grid = np.linspace(-7.0, 16.0, 140)
+        lost = _destroyed_information(K, grid)
+        v_min = float(np.interp(np.log(END_NATS / cells / np.log(K)), np.log(lost + 1e-300), grid))
+        v_max = float(np.log(cells / END_NATS))  # KL of a cell to N(0, I) is about abar / 2
+        v = np.linspace(v_min, v_max, 256)
+        self.clock = Clock(v, np.interp(v, grid, lost))
+        self.v_min, self.v_max = v_min, v_max
+
+    def alpha_bar(self, t: Tensor | float) -> Tensor:
+        """abar(t), float64."""
+        return torch.sigmoid(-self.clock.native(t))
+
+    def prior(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+        return torch.randn((shape[0], self.K, *shape[1:]), generator=generator)
+
+    def perturb(self, x0: Tensor, t: Tensor | float, generator: torch.Generator) -> Tensor:
+        abar = _batch(self.alpha_bar(t), x0.ndim + 1)
+        eps = torch.randn((len(x0), self.K, *x0.shape[1:]), generator=generator)
+        return eps.mul_((1 - abar).sqrt()).scatter_add_(1, x0[:, None], abar.sqrt().expand(len(x0), 1, *x0.shape[1:]))
+
+    def evidence(self, x_t: Tensor, t: Tensor | float) -> Tensor:
+        v = self.clock.native(t)
+        scale = torch.sigmoid(-v).sqrt() / torch.sigmoid(v)
+        return x_t * _batch(scale, x_t.ndim)
+
+    def simplex(self, x_t: Tensor) -> Tensor:
+        """Gaussian states leave the simplex: shown by clipping and renormalising."""
+        x = x_t.clamp(min=1e-6)
+        return x / x.sum(1, keepdim=True)
+
+    def step(self, x_t: Tensor, f: Tensor, t: float, s: float, method: str, generator: torch.Generator) -> Tensor:
+        """DDIM with eta = 1 ("ddpm", the ancestral step) or eta = 0 ("ddim", the probability-flow ODE)."""
+        if method not in ("ddpm", "ddim", "ode"):
+            raise ValueError(f"unknown method {method!r}; choose one of {', '.join(self.methods)}")
+        p = torch.softmax(f + self.evidence(x_t, t), 1)
+        return self.ddim_step(x_t, p, t, s, 1.0 if method == "ddpm" else 0.0, generator)
+
+    def ddim_step(self, x_t: Tensor, p: Tensor, t: float, s: float, eta: float, generator: torch.Generator) -> Tensor:
+        """x_s = sqrt(abar_s) p + sqrt(1 - abar_s - sigma^2) eps + sigma z (Song et al. 2021, eq. 12 and 16)."""
+        v_t, v_s = float(self.clock.native(t)), float(self.clock.native(s))
+        abar_t, abar_s = _sigmoid(-v_t), _sigmoid(-v_s)
+        sigma2 = eta**2 * _sigmoid(v_s) / _sigmoid(v_t) * max(0.0, 1 - abar_t / abar_s)
+        eps = (x_t - abar_t**0.5 * p) / _sigmoid(v_t) ** 0.5
+        x_s = abar_s**0.5 * p + max(0.0, _sigmoid(v_s) - sigma2) ** 0.5 * eps
+        if sigma2 > 0:
+            x_s = x_s + sigma2**0.5 * torch.randn(x_t.shape, generator=generator)
+        return x_s
+
+    def heun(self, x_t: Tensor, f_t: Tensor, x_s: Tensor, f_s: Tensor, t: float, s: float) -> Tensor:
+        """Trapezoidal rule for dz/dsigma = eps in z = x / sqrt(abar), sigma = sqrt((1 - abar)/abar)."""
+        v_t, v_s = float(self.clock.native(t)), float(self.clock.native(s))
+        eps = (self._noise(x_t, f_t, t) + self._noise(x_s, f_s, s)) / 2
+        z = x_t / _sigmoid(-v_t) ** 0.5 + (np.exp(v_s / 2) - np.exp(v_t / 2)) * eps
+        return z * _sigmoid(-v_s) ** 0.5
+
+    def _noise(self, x_t: Tensor, f: Tensor, t: float) -> Tensor:
+        """eps = (x_t - sqrt(abar) p) / sqrt(1 - abar)."""
+        v = float(self.clock.native(t))
+        p = torch.softmax(f + self.evidence(x_t, t), 1)
+        return (x_t - _sigmoid(-v) ** 0.5 * p) / _sigmoid(v) ** 0.5
+
+    def times(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """v stratified uniform; the rate is per unit of SNR = e^-v, so the weight is e^-v times the span."""
+        v = self.v_min + (self.v_max - self.v_min) * stratified(n, generator)
+        return self.clock.t(v), torch.exp(-v) * (self.v_max - self.v_min)
+
+    def loss(self, logits: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """1/2 ||e_k - p||^2 per unit of SNR, over all cells: the continuous-time VLB (Kingma et al. 2021, eq. 15)."""
+        hot = torch.zeros_like(logits).scatter_(1, x0[:, None], 1.0)
+        return 0.5 * (hot - torch.softmax(logits, 1)).square().flatten(1).sum(1)
+
+    def ends(self, shape: tuple[int, int]) -> float:
+        """KL(q(x_T | x_0) || N(0, I)) exactly, plus the cross-entropy left at the near end."""
+        cells, abar = shape[0] * shape[1], float(self.alpha_bar(1.0))
+        kl = 0.5 * (abar - self.K * (abar + np.log1p(-abar)))
+        return cells * (kl + END_NATS / self.cells)
+
+
+def _destroyed_information(K: int, v: np.ndarray, n: int = 4096) -> np.ndarray:
+    """E[H(softmax(l))] / log K on a grid of v, with the same noise everywhere."""
+    generator = torch.Generator().manual_seed(0)
+    eps = torch.randn(max(128, n * 4 // K), K, generator=generator, dtype=torch.float64)
+    lost = []
+    for v_ in v:
+        signal, noise = _sigmoid(-v_), _sigmoid(v_)
+        l = eps * (signal / noise) ** 0.5
+        l[:, 0] += signal / noise
+        lost.append(float(entropy(l).mean() / np.log(K)))
+    return np.minimum(np.array(lost), 1.0)
+
+
+def _sigmoid(v: float) -> float:
+    return float(1 / (1 + np.exp(-v)))
+
+
+def _batch(scalar: Tensor, ndim: int) -> Tensor:
+    return scalar.reshape(-1, *(1,) * (ndim - 1)).float()

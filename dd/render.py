@@ -1,0 +1,30 @@
+"""Grids of categorical cells as pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def tile(grey: Tensor, columns: int, gap: int = 2, background: float = 0.5) -> Tensor:
+    """Images (B, H, W) in [0, 1] side by side: one (h, w) picture."""
+    B, H, W = grey.shape
+    rows = -(-B // columns)
+    out = torch.full((rows * (H + gap) - gap, columns * (W + gap) - gap), background)
+    for i, image in enumerate(grey):
+        r, c = divmod(i, columns)
+        out[r * (H + gap) : r * (H + gap) + H, c * (W + gap) : c * (W + gap) + W] = image
+    return out
+
+
+def to_image(grey: Tensor, scale: int = 1) -> Image.Image:
+    """(h, w) in [0, 1] as an 8-bit grey picture, enlarged without smoothing."""
+    array = (grey.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return Image.fromarray(np.kron(array, np.ones((scale, scale), np.uint8)))
+
+
+def grid_png(cells: Tensor, K: int, path: str | Path, columns: int = 8, scale: int = 2) -> None:
+    """Categories (B, H, W) as one PNG."""
+    to_image(tile(cells.float() / (K - 1), columns), scale).save(path)

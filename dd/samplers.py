@@ -1,0 +1,191 @@
+"""Samplers: the reverse process as a generator that shows every state and asks for the network when it needs it.
+
+`reverse` is a coroutine over (process, times): it yields queries and is sent the network's f. That one detour lets a
+page step it, an evaluator exhaust it, and several lanes share one network call (`race`).
+"""
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from dd.device import autocast
+from dd.processes import Process
+
+GRIDS = ("cosine", "information", "native")
+TWO_CALLS = ("heun", "langevin")  # methods that ask for the network twice a step
+CERTAIN = 1e3  # log-evidence of a known cell: finite, so that it can be added to anything
+
+
+@dataclass(frozen=True)
+class Query:
+    """A state x at time t whose evidence the network shall see.
+
+    shown: False for a method's inner points. last: the end of the run, where the previous f serves (the evidence there
+    is all but certain), so that N steps cost N calls.
+    """
+
+    t: float
+    x: Tensor
+    evidence: Tensor
+    shown: bool = True
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a viewer gets after each step: the state, and the posterior p over clean categories there."""
+
+    step: int
+    calls: int
+    t: float
+    x: Tensor
+    p: Tensor
+
+
+def time_grid(process: Process, steps: int, kind: str = "cosine") -> list[float]:
+    """steps + 1 times from 1 to 0: linear or cosine in destroyed information, or linear in the process' own time."""
+    if steps < 1:
+        raise ValueError(f"the number of steps must be at least 1, got {steps}")
+    i = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    if kind == "information":
+        t = 1 - i
+    elif kind == "cosine":
+        t = (1 + torch.cos(torch.pi * i)) / 2
+    elif kind == "native":
+        first, last = process.clock.native(torch.tensor([1.0, 0.0], dtype=torch.float64))
+        t = process.clock.t(first + (last - first) * i)
+    else:
+        raise ValueError(f"unknown grid {kind!r}; choose one of {', '.join(GRIDS)}")
+    t[0], t[-1] = 1.0, 0.0
+    return t.tolist()
+
+
+def default_grid(method: str) -> str:
+    """Steps go where information is; the second-order ODE wants its own clock (docs/results.md)."""
+    return "native" if method == "heun" else "cosine"
+
+
+def reverse(
+    process: Process, x: Tensor, times: list[float], method: str, generator: torch.Generator, **options: float
+) -> Generator[Query, Tensor, None]:
+    """Run the process backwards along `times` from x. Yields a query for each point, is sent f, ends at times[-1]."""
+    if method not in process.methods:
+        raise ValueError(f"{process.name} has no sampler {method!r}; choose one of {', '.join(process.methods)}")
+    for t, s in pairwise(times):
+        f = yield Query(t, x, process.evidence(x, t))
+        if method == "heun":
+            guess = process.step(x, f, t, s, "ode", generator, **options)
+            f_s = yield Query(s, guess, process.evidence(guess, s), shown=False)
+            x = process.heun(x, f, guess, f_s, t, s)
+        elif method == "langevin":
+            x = process.step(x, f, t, s, "dirichlet", generator, **options)
+            f = yield Query(s, x, process.evidence(x, s), shown=False)
+            x = process.correct(x, f, t, s, generator)
+        else:
+            x = process.step(x, f, t, s, method, generator, **options)
+    yield Query(times[-1], x, process.evidence(x, times[-1]), last=True)
+
+
+class Denoiser:
+    """The network as a function of evidence: class label, guidance and known cells are set here.
+
+    label: (B,) classes or None for "any"; evidence of n B images gets the labels n times over (lanes of a race).
+    guidance w: f = f_any + w (f_label - f_any); w = 1 is the plain conditional model and costs one call.
+    known: (B, H, W) categories, -1 where a cell is not known. Known cells are certain at every time (inpainting).
+    """
+
+    def __init__(
+        self, network: nn.Module, label: Tensor | None = None, guidance: float = 1.0, known: Tensor | None = None
+    ):
+        self.network, self.label, self.guidance, self.known = network, label, guidance, known
+        self.device = next(network.parameters()).device
+
+    @torch.inference_mode()
+    def __call__(self, evidence: Tensor) -> Tensor:
+        """f for evidence (B, K, H, W); float32, on the evidence's device."""
+        l = evidence
+        if self.known is not None:
+            known = self.known.repeat(len(l) // len(self.known), 1, 1)[:, None]
+            certain = torch.zeros_like(l).scatter_(1, known.clamp(min=0), CERTAIN)
+            l = torch.where(known >= 0, certain, l)
+        f = self._guided(l.to(self.device)).float().to(evidence.device)
+        return f if self.known is None else torch.where(known >= 0, certain, f)
+
+    def _guided(self, l: Tensor) -> Tensor:
+        label = None if self.label is None else self.label.to(self.device).repeat(len(l) // len(self.label))
+        with autocast(self.device):
+            if label is None or self.guidance == 1.0:
+                return self.network(l, label)
+            anyone = torch.full_like(label, self.network.classes)
+            f, f_any = self.network(torch.cat([l, l]), torch.cat([label, anyone])).chunk(2)
+            return f_any + self.guidance * (f - f_any)
+
+
+def frames(run: Generator[Query, Tensor, None], denoise: Callable[[Tensor], Tensor]) -> Iterator[Frame]:
+    """Drive one sampler: a frame per reverse step, the first one before any step."""
+    return (lane[0] for lane in race([run], denoise))
+
+
+def race(runs: list[Generator[Query, Tensor, None]], denoise: Callable[[Tensor], Tensor]) -> Iterator[list[Frame]]:
+    """Drive several samplers of one network in lockstep: all their evidence goes through it as one batch.
+
+    Methods that call the network twice a step share their second call; a lane that has ended keeps its last frame.
+    """
+    n = len(runs)
+    queries: list[Query | None] = [next(run) for run in runs]
+    f, calls, latest = [None] * n, [0] * n, [None] * n
+
+    def ask(lanes: list[int]) -> None:
+        answers = denoise(torch.cat([queries[i].evidence for i in lanes]))
+        for i, f_i in zip(lanes, answers.split([len(queries[i].x) for i in lanes]), strict=True):
+            f[i] = f_i
+            calls[i] += 1
+
+    def advance(lanes: list[int]) -> None:
+        for i in lanes:
+            try:
+                queries[i] = runs[i].send(f[i])
+            except StopIteration:
+                queries[i] = None
+
+    step = 0
+    while live := [i for i in range(n) if queries[i] is not None]:
+        if asking := [i for i in live if not queries[i].last]:
+            ask(asking)
+        for i in live:
+            q = queries[i]
+            latest[i] = Frame(step, calls[i], q.t, q.x, torch.softmax(f[i] + q.evidence, 1))
+        yield list(latest)
+        step += 1
+        advance(live)
+        if inner := [i for i in live if queries[i] is not None and not queries[i].shown]:
+            ask(inner)
+            advance(inner)
+
+
+def draw_clean(p: Tensor, generator: torch.Generator) -> Tensor:
+    """Categories (B, H, W) drawn from p (B, K, H, W). Drawing, not argmax: p is what the model means."""
+    u = torch.rand((p.shape[0], 1, *p.shape[2:]), generator=generator)
+    return (u >= p.cumsum(1)[:, :-1]).sum(1)
+
+
+def generate(
+    process: Process,
+    denoise: Callable[[Tensor], Tensor],
+    shape: tuple[int, int, int],
+    steps: int,
+    generator: torch.Generator,
+    method: str | None = None,
+    grid: str | None = None,
+    **options: float,
+) -> Tensor:
+    """Clean categories (B, H, W), by `steps` reverse steps of `method` (the process' first by default)."""
+    method = method or process.methods[0]
+    times = time_grid(process, steps, grid or default_grid(method))
+    x = process.prior(shape, generator)
+    run = reverse(process, x, times, method, generator, **options)
+    *_, last = frames(run, denoise)
+    return draw_clean(last.p, generator)

@@ -1,0 +1,245 @@
+"""The neutral Wright-Fisher diffusion on the simplex: exact kernel, evidence, score factor and sampling.
+
+Forward SDE of one cell (K alleles, mutation rates alpha/2, theta = sum alpha):
+
+    dx = 1/2 (alpha - theta x) dtau + Sigma(x)^(1/2) dW,      Sigma(x) = diag(x) - x x^T
+
+with stationary law pi = Dirichlet(alpha). Its transition from a corner is a mixture of Dirichlets, and relative to pi
+it depends on the single number y = x_k (Griffiths & Spano 2010; design of this project):
+
+    p_tau(x | e_k) = sum_m q_m(tau) Dirichlet(x; alpha + m e_k)
+    p_tau(x | e_k) / pi(x) = h_tau,k(x_k),    h_tau,k(y) = sum_m q_m(tau) (theta)_m / (alpha_k)_m y^m.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from scipy.special import betaln, gammaln, roots_jacobi
+from torch import Tensor
+
+from dd.lineages import death_rate, log_lineages, mean_lineages
+
+_CELL_NATS = 1e-8  # chi-square left per cell at the far end of the tables
+_LINEAGES = 64.0  # mean lineages at the near end: less than 1e-20 of the information is gone there
+
+
+class WrightFisher:
+    """Tables of log h and log h'/h, exact in y and tau to the accuracy stated in tests/test_wright_fisher.py.
+
+    Along tau they are Chebyshev series in log tau; along y piecewise cubics in z = log(1 + y / eps). One call reads the
+    rows for its times (one matrix product) and then looks every cell up in its row.
+
+    alpha: (K,) concentrations, all > 0. Equal ones share a table.
+    """
+
+    tau_nodes = 64
+    z_nodes = 640
+
+    def __init__(self, alpha: Tensor | np.ndarray | list[float]):
+        self.alpha = torch.as_tensor(alpha, dtype=torch.float64).cpu()
+        if self.alpha.ndim != 1 or len(self.alpha) < 2:
+            raise ValueError("alpha must be a vector of at least two concentrations")
+        if not bool(torch.isfinite(self.alpha).all()) or float(self.alpha.min()) <= 0:
+            raise ValueError(f"every concentration must be finite and positive, got {self.alpha.tolist()}")
+        self.K = len(self.alpha)
+        self.theta = float(self.alpha.sum())
+        self.unique_alpha, self.row_of = torch.unique(self.alpha, return_inverse=True)
+        self.tau_lo, self.tau_hi = _tau_range(self.theta, float(self.alpha.min()))
+        self.eps = self.tau_lo**2 / 40
+        self.dz = float(np.log1p(1 / self.eps)) / (self.z_nodes - 1)
+        self._build()
+
+    # -- tables ------------------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        """log q_m at Chebyshev nodes, then log h and log h'/h at the nodes of z for every distinct alpha_k."""
+        angle = np.pi * (np.arange(self.tau_nodes) + 0.5) / self.tau_nodes
+        centre, radius = np.log(self.tau_lo * self.tau_hi) / 2, np.log(self.tau_hi / self.tau_lo) / 2
+        tau = np.exp(centre + radius * np.cos(angle))
+        y = self.eps * np.expm1(self.dz * np.arange(self.z_nodes))
+        y[-1] = 1.0
+        M = self._count_terms()
+        m = np.arange(M)
+        log_q = log_lineages(m[None], tau[:, None], self.theta)
+        log_h, log_slope = [], []
+        for alpha_k in self.unique_alpha.tolist():
+            log_c = gammaln(self.theta + m) - gammaln(self.theta) - gammaln(alpha_k + m) + gammaln(alpha_k)
+            pair = [_log_series(torch.from_numpy(row + log_c), torch.from_numpy(y)) for row in log_q]
+            log_h.append(torch.stack([p[0] for p in pair]))
+            log_slope.append(torch.stack([p[1] for p in pair]))
+        self._centre, self._radius = centre, radius
+        tau_ = torch.from_numpy(tau)
+        # values that vary gently with log tau: tau log h (log h ~ -distance^2 / 2 tau), log q_m + lambda_m tau
+        to_series = _chebyshev_transform(self.tau_nodes)
+        self._log_h = to_series @ (torch.stack(log_h) * tau_[:, None])  # (A, T, Z)
+        self._log_slope = to_series @ torch.stack(log_slope)
+        self._log_q = to_series @ torch.from_numpy(log_q + death_rate(m, self.theta) * tau[:, None])  # (T, M)
+        self._death_rate = torch.from_numpy(death_rate(m, self.theta))
+
+    def _count_terms(self) -> int:
+        """Smallest multiple of 32 beyond which the terms of h at y = 1, tau = tau_lo are below e^-45 of the largest."""
+        alpha_min, M = float(self.alpha.min()), 64
+        while True:
+            M += 32
+            m = np.arange(M)
+            log_c = gammaln(self.theta + m) - gammaln(alpha_min + m)
+            terms = log_lineages(m, np.array(self.tau_lo), self.theta) + log_c
+            if terms[-1] < terms.max() - 45 and terms.argmax() < M - 1:
+                return M
+
+    def _rows(self, series: Tensor, tau: Tensor) -> Tensor:
+        """Chebyshev series (..., T, N) at tau (B,): (..., B, N). Clenshaw is not needed, |T_n| <= 1."""
+        u = ((tau.log() - self._centre) / self._radius).clamp(-1, 1)
+        basis = torch.cos(torch.arange(self.tau_nodes, dtype=torch.float64) * torch.acos(u)[:, None])
+        return basis @ series
+
+    def _check(self, tau: Tensor | float) -> Tensor:
+        tau = torch.as_tensor(tau, dtype=torch.float64).cpu().reshape(-1)
+        slack = 1e-9
+        if not bool(((tau >= self.tau_lo * (1 - slack)) & (tau <= self.tau_hi * (1 + slack))).all()):
+            raise ValueError(f"tau must lie in [{self.tau_lo:.4g}, {self.tau_hi:.4g}], got {tau.tolist()[:4]}")
+        return tau
+
+    def log_lineages(self, tau: Tensor | float) -> Tensor:
+        """log q_m(tau) for m = 0..M-1: (B, M), float64."""
+        tau = self._check(tau)
+        return self._rows(self._log_q, tau) - self._death_rate * tau[:, None]
+
+    def log_h(self, x: Tensor, tau: Tensor | float) -> tuple[Tensor, Tensor]:
+        """log h_tau,i(x_i) and h'/h_tau,i(x_i) for every coordinate.
+
+        x: (B, K, ...) on the simplex; tau: scalar or (B,). Returns two tensors like x. Finite for every x in [0, 1].
+        """
+        tau = self._check(tau)
+        if len(tau) not in (1, len(x)):
+            raise ValueError(f"tau has {len(tau)} entries for a batch of {len(x)}")
+        rows = torch.stack([self._rows(self._log_h, tau) / tau[:, None], self._rows(self._log_slope, tau)])
+        rows = rows.transpose(1, 2)  # (2, B, A, Z)
+        coefficients = _cubic_coefficients(rows).to(x.dtype).to(x.device)  # (B, A, Z - 1, 8)
+        n_tau, n_alpha, n_cells, _ = coefficients.shape
+        z = torch.log1p(x / self.eps).div_(self.dz)
+        cell = z.floor().clamp_(0, n_cells - 1)
+        w = z.sub_(cell)
+        index = cell.long()
+        if n_tau * n_alpha > 1:
+            trailing = (1,) * (x.ndim - 2)
+            batch = torch.arange(n_tau, device=x.device).view(-1, 1, *trailing)
+            row = self.row_of.to(x.device).view(1, -1, *trailing)
+            index = index + (batch * n_alpha + row) * n_cells
+        c = torch.nn.functional.embedding(index, coefficients.view(-1, 8))
+        log_h = c[..., 0] + w * (c[..., 1] + w * (c[..., 2] + w * c[..., 3]))
+        log_slope = c[..., 4] + w * (c[..., 5] + w * (c[..., 6] + w * c[..., 7]))
+        return log_h, log_slope.exp_()
+
+    # -- exact sampling ----------------------------------------------------------------------------------------------
+
+    def sample_lineages(self, tau: Tensor | float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """m ~ q_m(tau), shape (B, ...); tau scalar or (B,)."""
+        cdf = self.log_lineages(tau).exp().cumsum(-1)
+        u = torch.rand(shape, generator=generator, dtype=torch.float64) * cdf[:, -1].view(-1, *(1,) * (len(shape) - 1))
+        if len(cdf) == 1:
+            return torch.searchsorted(cdf[0], u)
+        return torch.searchsorted(cdf, u.flatten(1)).view(shape)
+
+    def sample(self, x0: Tensor, tau: Tensor | float, generator: torch.Generator) -> Tensor:
+        """x_tau given x_0 = e_k, exactly: m ~ q_m(tau), then x ~ Dirichlet(alpha + m e_k).
+
+        x0: (B, ...) categories; tau: scalar or (B,). Returns (B, K, ...), float32.
+        """
+        m = self.sample_lineages(tau, tuple(x0.shape), generator)
+        trailing = (1,) * (x0.ndim - 1)
+        g = standard_gamma(self.alpha.view(1, -1, *trailing), (len(x0), self.K, *x0.shape[1:]), generator)
+        hot = x0[:, None]
+        extra = torch._standard_gamma(m[:, None].double().clamp(min=1e-30), generator=generator)
+        g.scatter_add_(1, hot, torch.where(m[:, None] > 0, extra, 0.0))
+        return (g / g.sum(1, keepdim=True)).float()
+
+    def stationary(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """x ~ Dirichlet(alpha): shape (B, ...) gives (B, K, ...), float32."""
+        g = standard_gamma(self.alpha.view(1, -1, *(1,) * (len(shape) - 1)), (shape[0], self.K, *shape[1:]), generator)
+        return (g / g.sum(1, keepdim=True)).float()
+
+    # -- integrals ---------------------------------------------------------------------------------------------------
+
+    def kl_prior(self, tau: float) -> Tensor:
+        """KL(p_tau(. | e_k) || pi) = E log h_k(x_k), nats for every k: (K,), by Gauss-Jacobi quadrature."""
+        kl = []
+        for alpha_k in self.unique_alpha.tolist():
+            nodes, weights = roots_jacobi(200, self.theta - alpha_k - 1, alpha_k - 1)
+            log_norm = np.log(2) * (self.theta - 1) + betaln(alpha_k, self.theta - alpha_k)
+            y, w = (1 + nodes) / 2, weights * np.exp(-log_norm)
+            column = int((self.alpha == alpha_k).nonzero()[0])
+            x = torch.zeros(len(y), self.K, dtype=torch.float64)
+            x[:, column] = torch.from_numpy(y)
+            log_h = self.log_h(x, tau)[0][:, column]
+            kl.append((torch.from_numpy(w) * log_h.exp() * log_h).sum())
+        return torch.stack(kl)[self.row_of]
+
+
+def standard_gamma(shape_parameter: Tensor, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Gamma(a, 1) draws in float64, correct down to tiny a: G(a) = G(a + 1) U^(1/a); exponentials where a = 1."""
+    a = shape_parameter.double().expand(size)
+    if bool((shape_parameter == 1).all()):
+        return torch.empty(size, dtype=torch.float64).exponential_(generator=generator)
+    if float(shape_parameter.min()) >= 1:
+        return torch._standard_gamma(a, generator=generator)
+    boosted = torch._standard_gamma(a + 1, generator=generator)
+    return boosted * torch.rand(size, generator=generator, dtype=torch.float64).pow_(1 / a)
+
+
+@lru_cache(maxsize=16)
+def wright_fisher(K: int, alpha: float = 1.0) -> WrightFisher:
+    """The kernel with K equal concentrations; tables are built once per process."""
+    return WrightFisher(torch.full((K,), float(alpha), dtype=torch.float64))
+
+
+def tau_for_kl(theta: float, alpha_min: float, nats: float) -> float:
+    """tau at which KL(p_tau || pi) <= chi^2 ~ (theta + 1) (1 - p)/p e^(-theta tau), p = alpha_min/theta, is `nats`."""
+    p = alpha_min / theta
+    return float(np.log((theta + 1) * (1 - p) / p / nats) / theta)
+
+
+def _tau_range(theta: float, alpha_min: float) -> tuple[float, float]:
+    lo, hi = 1e-6, 10.0
+    for _ in range(80):
+        mid = np.sqrt(lo * hi)
+        lo, hi = (mid, hi) if mean_lineages(mid, theta) > _LINEAGES else (lo, mid)
+    return float(lo), tau_for_kl(theta, alpha_min, _CELL_NATS)
+
+
+def _log_series(log_w: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """log sum_m w_m y^m and log of its logarithmic derivative, for weights (M,) in log space at points y (Z,)."""
+    m = torch.arange(len(log_w), dtype=torch.float64)
+    log_terms = log_w + torch.xlogy(m, y[:, None])
+    peak = log_terms.amax(-1, keepdim=True)
+    terms = (log_terms - peak).exp_()
+    h = terms.sum(-1)
+    log_h = peak[:, 0] + h.log()
+    log_dterms = (m[1:] * 1.0).log() + log_w[1:] + torch.xlogy(m[1:] - 1, y[:, None])
+    return log_h, torch.logsumexp(log_dterms, -1) - log_h
+
+
+def _chebyshev_transform(n: int) -> Tensor:
+    """(n, n): values at the Chebyshev points cos(pi (j + 1/2) / n) to coefficients of T_0..T_{n-1}."""
+    j = torch.arange(n, dtype=torch.float64)
+    C = 2 / n * torch.cos(torch.pi * j[:, None] * (j + 0.5) / n)
+    C[0] /= 2
+    return C
+
+
+def _cubic_coefficients(rows: Tensor) -> Tensor:
+    """Local Lagrange cubics through four neighbouring nodes: (2, B, A, Z) -> (B, A, Z - 1, 8), rows side by side."""
+    Z = rows.shape[-1]
+    start = (torch.arange(Z - 1) - 1).clamp(0, Z - 4)
+    f = torch.stack([rows[..., start + j] for j in range(4)], -1)  # nodes start .. start + 3
+    a = (torch.arange(Z - 1) - start).double()  # position of the interval's left end in its stencil: 0, 1 or 2
+    # monomials in s = a + w at the stencil's integer nodes 0..3 ...
+    V = torch.linalg.inv(torch.vander(torch.arange(4.0, dtype=torch.float64), increasing=True))
+    g = f @ V.T
+    # ... re-expanded around a
+    c0 = g[..., 0] + a * (g[..., 1] + a * (g[..., 2] + a * g[..., 3]))
+    c1 = g[..., 1] + a * (2 * g[..., 2] + a * 3 * g[..., 3])
+    c2 = g[..., 2] + 3 * a * g[..., 3]
+    c = torch.stack([c0, c1, c2, g[..., 3]], -1)
+    return torch.cat([c[0], c[1]], -1).contiguous()

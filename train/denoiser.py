@@ -1,0 +1,211 @@
+"""Train the evidence network on a mixture of noise processes.
+
+    python -m train.denoiser --config train/configs/digits.yaml --data-root DATA --minutes 150 [--resume]
+
+Several processes: torchrun --nproc-per-node 2 -m train.denoiser ... (or accelerate launch). Every random number of a
+step is a function of (seed, step, rank), so a resumed run continues exactly as an uninterrupted one would.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+from tqdm import tqdm
+
+from dd import checkpoints
+from dd.data import Grey, epoch_order, load, to_cells
+from dd.device import autocast, best_device
+from dd.likelihood import estimate_bound, network_denoiser
+from dd.processes import Process, process
+from dd.render import grid_png
+from dd.samplers import Denoiser, generate
+from train.state import Budget, Ema, JsonLines, StopFlag, cosine_rate, every, load_state, save_state, worker_count
+
+
+def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 4096 + rank) * 100_000_000 + step)
+
+
+def batch_at(data: Grey, config: dict, step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
+    """The grey images and labels of a step: epochs are permutations, split among the workers."""
+    size = config["batch"]
+    per_epoch = len(data.images) // (size * world)
+    order = epoch_order(len(data.images), config["seed"], step // per_epoch)
+    start = (step % per_epoch * world + rank) * size
+    index = order[start : start + size]
+    return data.images[index], data.labels[index]
+
+
+def mixture_loss(
+    network: torch.nn.Module,
+    parts: list[tuple[Process, int]],
+    x0: Tensor,
+    label: Tensor | None,
+    generator: torch.Generator,
+    device: torch.device,
+) -> tuple[Tensor, dict[str, float]]:
+    """The bound's Monte-Carlo estimate, nats per image, with the batch dealt out to the processes; one network call."""
+    evidence, pieces = [], []
+    for (process_, count), x0_part in zip(parts, x0.split([count for _, count in parts]), strict=True):
+        t, weight = process_.times(count, generator)
+        x_t = process_.perturb(x0_part, t, generator)
+        evidence.append(process_.evidence(x_t, t))
+        pieces.append((process_, x0_part, x_t, t, weight))
+    l = torch.cat(evidence)
+    with autocast(device):
+        f = network(l.to(device), None if label is None else label.to(device))
+    logits = (f.float().cpu() + l).split([count for _, count in parts])
+    losses, report = [], {}
+    for (process_, x0_part, x_t, t, weight), logits_part in zip(pieces, logits, strict=True):
+        bound = weight.float() * process_.loss(logits_part, x0_part, x_t, t).float()
+        losses.append(bound)
+        report[process_.name] = float(bound.detach().mean())
+    return torch.cat(losses).mean(), report
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    config = yaml.safe_load(Path(args.config).read_text())
+    if args.seed is not None:
+        config["seed"] = args.seed
+    rank, world = worker_count()
+    device = best_device() if args.device is None else torch.device(args.device)
+    out = Path(args.out or Path("runs") / config["name"])
+    out.mkdir(parents=True, exist_ok=True)
+
+    source, K = config["data"]["source"], config["data"]["K"]
+    data = load(source, "train", args.data_root)
+    held_out = load(source, "held-out", args.data_root)
+    H, W = data.images.shape[1:]
+    parts = [(process(name, K, H * W), count) for name, count in config["mixture"].items()]
+    if sum(count for _, count in parts) != config["batch"]:
+        raise SystemExit(f"the mixture {config['mixture']} does not add up to the batch of {config['batch']}")
+
+    torch.manual_seed(config["seed"])
+    network = checkpoints.build(config).to(device)
+    if args.init:
+        copy_matching(network, checkpoints.load(args.init).network)
+    model = torch.nn.parallel.DistributedDataParallel(network) if world > 1 else network
+    parameters = network.parameters()
+    optimiser = torch.optim.AdamW(parameters, lr=config["rate"], weight_decay=config["weight_decay"], fused=True)
+    ema = Ema(network, config["ema"])
+    budget = Budget(args.steps, args.minutes)
+    metrics = JsonLines(out / "metrics.jsonl")
+    state_path = out / "state.pt"
+    if args.resume:
+        state = load_state(state_path)
+        network.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimiser"])
+        ema.shadow, ema.n = state["ema"], state["ema_n"]
+        budget.step, budget.seconds = state["step"], state["seconds"]
+        if rank == 0:
+            metrics.truncate_after(budget.step)
+
+    def save() -> None:
+        if rank == 0:
+            save_state(
+                state_path,
+                {
+                    "network": network.state_dict(), "optimiser": optimiser.state_dict(), "ema": ema.shadow,
+                    "ema_n": ema.n, "step": budget.step, "seconds": budget.seconds,
+                },
+            )  # fmt: skip
+
+    def export() -> None:
+        if rank == 0:
+            trained = {"seed": config["seed"], "steps": budget.step, "minutes": round(budget.seconds / 60, 1)}
+            checkpoints.save(out / "checkpoint", ema.shadow, public_config(config) | {"trained": trained})
+
+    def evaluate() -> None:
+        if rank == 0:
+            averaged = checkpoints.build(config).to(device).eval()
+            averaged.load_state_dict(ema.shadow)
+            generator = torch.Generator().manual_seed(1)
+            x0 = to_cells(held_out.images[: args.held_out], K, config["data"]["cells"], generator)
+            denoise = network_denoiser(averaged)
+            bounds = {f"held_out/{p.name}": estimate_bound(p, denoise, x0, None, 1, generator).mean for p, _ in parts}
+            metrics.write(step=budget.step, seconds=round(budget.seconds, 1), **bounds)
+            print({k: round(v, 2) for k, v in bounds.items()}, flush=True)
+            labels = torch.arange(40) % config["network"]["classes"] if config["network"]["classes"] else None
+            x = generate(parts[0][0], Denoiser(averaged, labels), (40, H, W), steps=64, generator=generator)
+            grid_png(x, K, out / f"samples-{budget.step:06d}.png", columns=10)
+            export()
+
+    stop = StopFlag()
+    maybe_save, maybe_evaluate = every(60 * args.save_every, save), every(60 * args.evaluate_every, evaluate)
+    bar = tqdm(disable=rank != 0 or args.quiet, initial=budget.step, total=args.steps, unit="step")
+    budget.start()
+    network.train()
+    while budget.progress < 1 and not stop.raised:
+        rate = cosine_rate(config["rate"], budget.progress)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        generator = step_generator(config["seed"], budget.step, rank)
+        images, labels = batch_at(data, config, budget.step, rank, world)
+        x0 = to_cells(images, K, config["data"]["cells"], generator)
+        label = drop_labels(labels, config, generator)
+        loss, report = mixture_loss(model, parts, x0, label, generator, device)
+        optimiser.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config["clip"])
+        optimiser.step()
+        ema.update(network)
+        budget.tick()
+        bar.update()
+        if rank == 0 and budget.step % args.log_every == 0:
+            metrics.write(step=budget.step, seconds=round(budget.seconds, 1), loss=loss, norm=norm, rate=rate, **report)
+            bar.set_postfix(loss=f"{float(loss):.1f}", progress=f"{budget.progress:.0%}")
+        maybe_save()
+        maybe_evaluate()
+        budget.start()
+    bar.close()
+    save()
+    if not stop.raised:
+        evaluate()
+
+
+def drop_labels(labels: Tensor, config: dict, generator: torch.Generator) -> Tensor | None:
+    """Replace a share of the labels by "any", for guidance and for the unconditional bound."""
+    classes = config["network"]["classes"]
+    if not classes:
+        return None
+    dropped = torch.rand(len(labels), generator=generator) < config["drop_label"]
+    return torch.where(dropped, classes, labels)
+
+
+def copy_matching(network: torch.nn.Module, other: torch.nn.Module) -> None:
+    """Start from another network's weights wherever names and shapes agree."""
+    ours, theirs = network.state_dict(), other.state_dict()
+    same = {k: v for k, v in theirs.items() if k in ours and v.shape == ours[k].shape}
+    network.load_state_dict(ours | same)
+    print(f"--init: {len(same)} of {len(ours)} tensors taken over", flush=True)
+
+
+def public_config(config: dict) -> dict:
+    """What a user of the weights needs: architecture, data, mixture."""
+    return {k: config[k] for k in ("name", "architecture", "network", "data", "mixture")}
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train the evidence network on a mixture of noise processes.")
+    parser.add_argument("--config", required=True, help="YAML file, see train/configs")
+    parser.add_argument("--data-root", default="data", help="where torchvision finds or puts the data")
+    parser.add_argument("--minutes", type=float, help="stepping time in all, resumed parts included")
+    parser.add_argument("--steps", type=int, help="steps in all, instead of --minutes")
+    parser.add_argument("--out", help="run folder (default runs/NAME)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out exactly")
+    parser.add_argument("--init", help="checkpoint to start from, with a fresh optimiser")
+    parser.add_argument("--seed", type=int, help="instead of the configuration's")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
+    parser.add_argument("--save-every", type=float, default=3, help="minutes between saved states")
+    parser.add_argument("--evaluate-every", type=float, default=10, help="minutes between held-out bounds and samples")
+    parser.add_argument("--held-out", type=int, default=500, help="held-out images per evaluation")
+    parser.add_argument("--log-every", type=int, default=20, help="steps between metric records")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Run folders, resumable state, budgets and processes: what every training script shares."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def worker_count() -> tuple[int, int]:
+    """(rank, world size) as torchrun and accelerate set them; joins the process group if there are several."""
+    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if world > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return rank, world
+
+
+class StopFlag:
+    """True once SIGTERM or SIGINT has arrived, so that a run can save and leave between two steps."""
+
+    def __init__(self) -> None:
+        self.raised = False
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sig, self._raise)
+
+    def _raise(self, *_: object) -> None:
+        self.raised = True
+
+
+class Budget:
+    """How far a run is, from 0 to 1: by steps (reproducible) or by minutes of its own stepping time.
+
+    A step counts at most `longest` seconds, so that a paused process does not eat its budget.
+    """
+
+    longest = 20.0
+
+    def __init__(self, steps: int | None, minutes: float | None):
+        if (steps is None) == (minutes is None):
+            raise ValueError("give either --steps or --minutes")
+        self.steps, self.minutes = steps, minutes
+        self.step, self.seconds = 0, 0.0
+        self._last = time.monotonic()
+
+    @property
+    def progress(self) -> float:
+        if self.steps is not None:
+            return min(1.0, self.step / self.steps)
+        return min(1.0, self.seconds / (60 * self.minutes))
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        self.seconds += min(now - self._last, self.longest)
+        self._last = now
+        self.step += 1
+
+    def start(self) -> None:
+        self._last = time.monotonic()
+
+
+class Ema:
+    """Exponential moving average of parameters, with the usual warm-up (1 + n)/(10 + n)."""
+
+    def __init__(self, network: nn.Module, decay: float):
+        self.decay, self.n = decay, 0
+        self.shadow = {k: v.detach().clone() for k, v in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        self.n += 1
+        decay = min(self.decay, (1 + self.n) / (10 + self.n))
+        ours, theirs = [], []
+        for key, value in network.state_dict().items():
+            if value.is_floating_point():
+                ours.append(self.shadow[key])
+                theirs.append(value)
+            else:
+                self.shadow[key].copy_(value)
+        torch._foreach_lerp_(ours, theirs, 1 - decay)
+
+
+def save_state(path: Path, state: dict[str, Any]) -> bool:
+    """Write a resumable state through a temporary file. A full disk is reported, and the old state stays."""
+    temporary = path.with_suffix(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        return True
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        print(f"warning: could not save {path} ({error}); the previous state is kept. Free some space.", flush=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        return False
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise SystemExit(f"--resume: there is no {path}; start without --resume, or give the run's --out folder")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise SystemExit(f"--resume: {path} is damaged ({error}); use --init with a checkpoint instead") from error
+
+
+class JsonLines:
+    """Append-only metrics; a record that cannot be written is reported once and the run goes on."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self, **record: Any) -> None:
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps({k: _plain(v) for k, v in record.items()}) + "\n")
+        except OSError as error:
+            print(f"warning: could not write {self.path} ({error})", flush=True)
+
+    def truncate_after(self, step: int) -> None:
+        """Drop records beyond `step`, which a resumed run writes again."""
+        if self.path.is_file():
+            lines = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= step]
+            self.path.write_text("".join(line + "\n" for line in lines))
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, Tensor) else value
+
+
+def cosine_rate(peak: float, progress: float, warmup: float = 0.01) -> float:
+    """Linear warm-up over the first `warmup` of the run, then a half cosine to zero."""
+    if progress < warmup:
+        return peak * (progress / warmup + 1e-3)
+    angle = torch.pi * (progress - warmup) / (1 - warmup)
+    return peak * 0.5 * (1 + float(torch.cos(torch.tensor(angle))))
+
+
+def every(seconds: float, action: Callable[[], None]) -> Callable[[], None]:
+    """A call that runs `action` at most once every `seconds`."""
+    last = time.monotonic()
+
+    def maybe() -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            action()
+            last = time.monotonic()
+
+    return maybe
