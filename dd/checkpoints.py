@@ -17,9 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from dd.networks.classifier import Classifier
 from dd.networks.unet import EvidenceUNet
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {"evidence-unet": EvidenceUNet}
+ARCHITECTURES: dict[str, type[nn.Module]] = {"evidence-unet": EvidenceUNet, "classifier": Classifier}
 FILES = ("model.safetensors", "config.json", "README.md")
 
 

@@ -1,0 +1,214 @@
+"""Train and measure the classifier that judges samples (class accuracy, features of the Frechet distance).
+
+    python -m train.classifier --config train/configs/digits-classifier.yaml --data-root DATA [--resume]
+    python -m train.classifier --measure checkpoints/digits-classifier --data-root DATA --split test
+
+The first command trains on the training split, prints the accuracy on the 5,000 held-out images as it goes (what choices
+are made by), and leaves a checkpoint in --out. The second measures a checkpoint and writes the figure into its card.
+Every random number of a step is a function of (seed, step), so a resumed run continues exactly.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import yaml
+from torch import Tensor
+from tqdm import tqdm
+
+from dd import checkpoints
+from dd.data import HELD_OUT, Grey, load, to_cells
+from dd.device import autocast, best_device
+from dd.networks.classifier import Classifier
+from train.denoiser import batch_at, step_generator
+from train.state import Budget, JsonLines, StopFlag, cosine_rate, every, load_state, save_state
+
+LICENCES = {
+    "mnist": ("MNIST (LeCun, Cortes, Burges)", "CC BY-SA 3.0"),
+    "fashion-mnist": ("Fashion-MNIST (Xiao, Rasul, Vollgraf 2017)", "MIT"),
+}
+
+
+def augment(images: Tensor, how: dict, generator: torch.Generator) -> Tensor:
+    """Small random affine maps of grey images (B, H, W) uint8, bilinear.
+
+    how: rotate (degrees at most), scale (relative change at most), shift (whole pixels at most), flip (left-right).
+    """
+    B, H, W = images.shape
+
+    def uniform(limit: float) -> Tensor:
+        return limit * (2 * torch.rand(B, generator=generator) - 1)
+
+    angle, size = torch.deg2rad(uniform(how["rotate"])), 1 + uniform(how["scale"])
+    mirror = torch.where(torch.rand(B, generator=generator) < 0.5, -1.0, 1.0) if how["flip"] else torch.ones(B)
+    cos, sin = size * angle.cos(), size * angle.sin()
+    dx, dy = 2 * uniform(how["shift"] + 0.5).round() / W, 2 * uniform(how["shift"] + 0.5).round() / H
+    theta = torch.stack([torch.stack([mirror * cos, -sin, dx], 1), torch.stack([mirror * sin, cos, dy], 1)], 1)
+    grid = F.affine_grid(theta, [B, 1, H, W], align_corners=False)
+    moved = F.grid_sample(images[:, None].float(), grid, align_corners=False)
+    return moved[:, 0].round().to(torch.uint8)
+
+
+@torch.inference_mode()
+def accuracy(network: Classifier, cells: Tensor, labels: Tensor, batch: int = 500) -> float:
+    """Share of cells (N, H, W) that are classified as their label (N,)."""
+    device = next(network.parameters()).device
+    with autocast(device):
+        right = [network(x.to(device)).argmax(1).cpu() == y for x, y in _batches(cells, labels, batch)]
+    return float(torch.cat(right).double().mean())
+
+
+def _batches(cells: Tensor, labels: Tensor, batch: int) -> zip:
+    return zip(cells.split(batch), labels.split(batch), strict=True)
+
+
+def train(args: argparse.Namespace) -> None:
+    config = yaml.safe_load(Path(args.config).read_text())
+    device = best_device() if args.device is None else torch.device(args.device)
+    out = Path(args.out or Path("runs") / config["name"])
+    data = load(config["data"]["source"], "train", args.data_root)
+    held_out = cells_of(load(config["data"]["source"], "held-out", args.data_root), config)
+
+    torch.manual_seed(config["seed"])
+    network = checkpoints.build(config).to(device, memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(
+        network.parameters(), lr=config["rate"], weight_decay=config["weight_decay"], fused=True
+    )
+    budget = Budget(args.steps or config["steps"], None)
+    metrics, state_path = JsonLines(out / "metrics.jsonl"), out / "state.pt"
+    if args.resume:
+        state = load_state(state_path)
+        network.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimiser"])
+        budget.step, budget.seconds = state["step"], state["seconds"]
+        metrics.truncate_after(budget.step)
+
+    def save() -> None:
+        state = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
+        save_state(state_path, state | {"step": budget.step, "seconds": budget.seconds})
+
+    stop, maybe_save = StopFlag(), every(60, save)
+    bar = tqdm(disable=args.quiet, initial=budget.step, total=budget.steps, unit="step")
+    network.train()
+    budget.start()
+    while budget.progress < 1 and not stop.raised:
+        for group in optimiser.param_groups:
+            group["lr"] = cosine_rate(config["rate"], budget.progress, warmup=0.1)
+        generator = step_generator(config["seed"], budget.step, 0)
+        images, labels = batch_at(data, config, budget.step, 0, 1)
+        images = augment(images, config["augment"], generator)
+        x = to_cells(images, config["data"]["K"], config["data"]["cells"], generator)
+        with autocast(device):
+            logits = network(x.to(device))
+        loss = F.cross_entropy(logits.float(), labels.to(device))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        budget.tick()
+        bar.update()
+        if budget.step % args.log_every == 0:
+            metrics.write(step=budget.step, seconds=round(budget.seconds, 1), loss=loss)
+        if budget.step % args.evaluate_every == 0:
+            network.eval()
+            share = accuracy(network, *held_out)
+            network.train()
+            metrics.write(step=budget.step, seconds=round(budget.seconds, 1), held_out_accuracy=share)
+            print(f"step {budget.step}: held-out accuracy {share:.4f}", flush=True)
+        maybe_save()
+        budget.start()
+    bar.close()
+    save()
+    if not stop.raised:
+        trained = {"seed": config["seed"], "steps": budget.step, "minutes": round(budget.seconds / 60, 1)}
+        public = {k: config[k] for k in ("name", "architecture", "network", "data")}
+        checkpoints.save(out / "checkpoint", network.state_dict(), public | {"trained": trained})
+        measure(out / "checkpoint", "held-out", args.data_root, device)
+
+
+def cells_of(data: Grey, config: dict) -> tuple[Tensor, Tensor]:
+    """A whole split as categories and labels; drawing, where the binarisation draws, is seeded."""
+    K, how = config["data"]["K"], config["data"]["cells"]
+    return to_cells(data.images, K, how, torch.Generator().manual_seed(0)), data.labels
+
+
+def measure(folder: str | Path, split: str, root: str | Path, device: torch.device) -> dict:
+    """Accuracy of a checkpoint on a split, printed, and written into its config.json and model card."""
+    checkpoint = checkpoints.load(folder, device)
+    if not isinstance(checkpoint.network, Classifier):
+        raise checkpoints.CheckpointError(f"{folder} is not a classifier; give a folder that this script made")
+    cells, labels = cells_of(load(checkpoint.config["data"]["source"], split, root), checkpoint.config)
+    share = accuracy(checkpoint.network, cells, labels)
+    record = {"split": split, "images": len(labels), "accuracy": round(share, 4), "sha256": checkpoint.sha256}
+    print(json.dumps(record), flush=True)
+    config = checkpoint.config
+    config.setdefault("measured", {})[split] = {k: record[k] for k in ("images", "accuracy", "sha256")}
+    folder = checkpoints.resolve(folder)
+    checkpoints.write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    checkpoints.write_text(folder / "README.md", card(config, checkpoint.network))
+    return record
+
+
+def card(config: dict, network: Classifier) -> str:
+    """The model card, from what is recorded in config.json alone."""
+    name, data, trained = config["name"], config["data"], config["trained"]
+    source, licence = LICENCES[data["source"]]
+    seen = "thresholded at 0.5" if data["cells"] == "threshold" else f"as {data['K']} grey levels"
+    rows = "".join(f"| {split} | {m['images']:,} | {m['accuracy']:.2%} |\n" for split, m in config["measured"].items())
+    size = sum(p.numel() for p in network.parameters())
+    return f"""---
+license: mit
+library_name: pytorch
+datasets: [{data["source"]}]
+---
+# {name}
+
+A residual CNN of {size / 1e6:.2f} M parameters (`dd.networks.classifier.Classifier`, weights in float16) that judges samples of this
+project: class accuracy, and {config["network"]["channels"][-1]} features (mean over the grid of the last level, behind a ReLU) for the Frechet
+distance and precision/recall. It is a judge, not a product: distances in its features compare only with each other.
+
+* Data: {source}, licence {licence}, {seen}, which is what samples look like. Trained on the first
+  {60000 - HELD_OUT:,} training images with light augmentation; the last {HELD_OUT:,} are held out for choices, the test split for this card.
+* Trained by `python -m train.classifier --config train/configs/{name}.yaml --data-root DATA` with seed {trained["seed"]}:
+  {trained["steps"]:,} steps, {trained["minutes"]} minutes on a shared CPU core.
+* Licence of the weights: MIT, as the project; the data keep theirs.
+
+| split | images | accuracy |
+|---|---|---|
+{rows}
+Measured by `python -m train.classifier --measure checkpoints/{name} --data-root DATA --split test` (or `held-out`).
+"""
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train or measure the classifier that judges samples.")
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--config", help="train: YAML file, see train/configs")
+    task.add_argument("--measure", metavar="CHECKPOINT", help="measure this checkpoint instead of training")
+    parser.add_argument("--split", default="held-out", choices=("held-out", "test"), help="what --measure looks at")
+    parser.add_argument("--data-root", default="data", help="where torchvision finds or puts the data")
+    parser.add_argument("--out", help="run folder (default runs/NAME)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out exactly")
+    parser.add_argument("--steps", type=int, help="instead of the configuration's")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
+    parser.add_argument("--log-every", type=int, default=20, help="steps between loss records")
+    parser.add_argument("--evaluate-every", type=int, default=429, help="steps between held-out accuracies")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    if args.config:
+        train(args)
+    else:
+        try:
+            measure(args.measure, args.split, args.data_root, best_device())
+        except checkpoints.CheckpointError as error:
+            sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
