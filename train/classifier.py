@@ -3,8 +3,8 @@
     python -m train.classifier --config train/configs/digits-classifier.yaml --data-root DATA [--resume]
     python -m train.classifier --measure checkpoints/digits-classifier --data-root DATA --split test
 
-The first command trains on the training split, prints the accuracy on the 5,000 held-out images as it goes (what choices
-are made by), and leaves a checkpoint in --out. The second measures a checkpoint and writes the figure into its card.
+The first command trains on the training split, prints the accuracy on the 5,000 held-out images as it goes (choices are
+made by that), and leaves a checkpoint in --out. The second measures a checkpoint and writes the figure into its card.
 Every random number of a step is a function of (seed, step), so a resumed run continues exactly.
 """
 
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from dd import checkpoints
 from dd.data import HELD_OUT, Grey, load, to_cells
 from dd.device import autocast, best_device
+from dd.metrics import judge
 from dd.networks.classifier import Classifier
 from train.denoiser import batch_at, step_generator
 from train.state import Budget, JsonLines, StopFlag, cosine_rate, every, load_state, save_state
@@ -52,17 +53,9 @@ def augment(images: Tensor, how: dict, generator: torch.Generator) -> Tensor:
     return moved[:, 0].round().to(torch.uint8)
 
 
-@torch.inference_mode()
-def accuracy(network: Classifier, cells: Tensor, labels: Tensor, batch: int = 500) -> float:
+def accuracy(network: Classifier, cells: Tensor, labels: Tensor) -> float:
     """Share of cells (N, H, W) that are classified as their label (N,)."""
-    device = next(network.parameters()).device
-    with autocast(device):
-        right = [network(x.to(device)).argmax(1).cpu() == y for x, y in _batches(cells, labels, batch)]
-    return float(torch.cat(right).double().mean())
-
-
-def _batches(cells: Tensor, labels: Tensor, batch: int) -> zip:
-    return zip(cells.split(batch), labels.split(batch), strict=True)
+    return float((judge(network, cells)[1] == labels).double().mean())
 
 
 def train(args: argparse.Namespace) -> None:
@@ -157,7 +150,7 @@ def card(config: dict, network: Classifier) -> str:
     source, licence = LICENCES[data["source"]]
     seen = "thresholded at 0.5" if data["cells"] == "threshold" else f"as {data['K']} grey levels"
     rows = "".join(f"| {split} | {m['images']:,} | {m['accuracy']:.2%} |\n" for split, m in config["measured"].items())
-    size = sum(p.numel() for p in network.parameters())
+    size, width = sum(p.numel() for p in network.parameters()), config["network"]["channels"][-1]
     return f"""---
 license: mit
 library_name: pytorch
@@ -165,14 +158,16 @@ datasets: [{data["source"]}]
 ---
 # {name}
 
-A residual CNN of {size / 1e6:.2f} M parameters (`dd.networks.classifier.Classifier`, weights in float16) that judges samples of this
-project: class accuracy, and {config["network"]["channels"][-1]} features (mean over the grid of the last level, behind a ReLU) for the Frechet
-distance and precision/recall. It is a judge, not a product: distances in its features compare only with each other.
+A residual CNN of {size / 1e6:.2f} M parameters (`dd.networks.classifier.Classifier`, weights in float16) that judges
+samples of this project: class accuracy, and {width} features (mean over the grid of the last level, behind a ReLU)
+for the Frechet distance and precision/recall. It is a judge, not a product: distances in its features compare only
+with each other.
 
-* Data: {source}, licence {licence}, {seen}, which is what samples look like. Trained on the first
-  {60000 - HELD_OUT:,} training images with light augmentation; the last {HELD_OUT:,} are held out for choices, the test split for this card.
-* Trained by `python -m train.classifier --config train/configs/{name}.yaml --data-root DATA` with seed {trained["seed"]}:
-  {trained["steps"]:,} steps, {trained["minutes"]} minutes on a shared CPU core.
+* Data: {source}, licence {licence}, {seen}, as the samples are.
+  Trained on the first {60000 - HELD_OUT:,} training images with light augmentation; the last {HELD_OUT:,} are held
+  out for choices, the test split for this card.
+* Trained by `python -m train.classifier --config train/configs/{name}.yaml --data-root DATA`,
+  seed {trained["seed"]}: {trained["steps"]:,} steps, {trained["minutes"]} minutes on one busy CPU core.
 * Licence of the weights: MIT, as the project; the data keep theirs.
 
 | split | images | accuracy |

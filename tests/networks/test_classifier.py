@@ -1,0 +1,114 @@
+"""The classifier network and its training on data made on the spot: learning, exact resume, the card."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from dd import checkpoints, data
+from dd.data import Grey
+from dd.networks.classifier import Classifier
+from train import classifier as script
+
+CONFIG = {
+    "name": "toy-classifier",
+    "architecture": "classifier",
+    "network": {"K": 2, "classes": 2, "channels": [4, 8]},
+    "data": {"source": "mnist", "K": 2, "cells": "threshold"},
+    "augment": {"rotate": 5, "scale": 0.05, "shift": 1, "flip": False},
+    "steps": 24,
+    "batch": 16,
+    "rate": 0.02,
+    "weight_decay": 0.0,
+    "seed": 0,
+}
+
+
+def bars(n: int, seed: int) -> Grey:
+    """Class 0: a horizontal bar, class 1: a vertical one."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 2, (n,), generator=generator)
+    images = torch.zeros(n, 8, 8, dtype=torch.uint8)
+    for image, label in zip(images, labels, strict=True):
+        (image if label == 0 else image.T)[int(torch.randint(2, 6, (1,), generator=generator))] = 255
+    return Grey(images, labels)
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(script, "load", lambda source, split, root: bars(200, data.SPLITS.index(split)))
+    path = tmp_path / "toy.yaml"
+    path.write_text(yaml.safe_dump(CONFIG))
+    return path
+
+
+def run(config: Path, out: Path, *more: str) -> dict[str, Tensor]:
+    script.main(["--config", str(config), "--out", str(out), "--quiet", "--device", "cpu", *more])
+    return torch.load(out / "state.pt", weights_only=True)["network"]
+
+
+def test_feature_layer_and_logits_have_the_documented_shapes():
+    network = Classifier(16, classes=7, channels=(4, 8, 12)).eval()
+    x = torch.randint(0, 16, (3, 28, 28), generator=torch.Generator().manual_seed(0))
+    assert network.features(x).shape == (3, 12)
+    assert network(x).shape == (3, 7)
+
+
+def test_levels_enter_as_grey_so_k_does_not_change_black_and_white():
+    network = Classifier(2, channels=(4, 8)).eval()
+    x = torch.randint(0, 2, (2, 8, 8), generator=torch.Generator().manual_seed(0))
+    two = network(x)
+    network.K = 16
+    torch.testing.assert_close(network(15 * x), two)
+
+
+def test_training_learns_and_writes_a_card_with_the_measured_figures(toy: Path, tmp_path: Path):
+    run(toy, tmp_path / "run", "--steps", "60")
+    folder = tmp_path / "run" / "checkpoint"
+    script.main(["--measure", str(folder), "--split", "test"])
+    config = json.loads((folder / "config.json").read_text())
+    assert config["measured"]["held-out"]["accuracy"] > 0.9
+    card = (folder / "README.md").read_text()
+    assert f"| test | 200 | {config['measured']['test']['accuracy']:.2%} |" in card
+    assert "CC BY-SA 3.0" in card
+    assert isinstance(checkpoints.load(folder).network, Classifier)
+
+
+def test_resumed_training_equals_uninterrupted_training(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    whole = run(toy, tmp_path / "whole")
+
+    class StopAfterTen:
+        steps = 0
+
+        @property
+        def raised(self) -> bool:
+            self.steps += 1
+            return self.steps > 10
+
+    with monkeypatch.context() as patch:
+        patch.setattr(script, "StopFlag", StopAfterTen)
+        halfway = run(toy, tmp_path / "parts")
+    assert not (tmp_path / "parts" / "checkpoint").exists()
+    resumed = run(toy, tmp_path / "parts", "--resume")
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    assert not all(torch.equal(whole[k], halfway[k]) for k in whole)
+
+
+def test_augmentation_moves_by_whole_pixels_and_keeps_the_levels():
+    images = bars(64, 0).images
+    how = {"rotate": 0, "scale": 0, "shift": 2, "flip": True}
+    moved = script.augment(images, how, torch.Generator().manual_seed(0))
+    assert set(moved.unique().tolist()) == {0, 255}
+    assert not torch.equal(moved, images)
+    still = {"rotate": 0, "scale": 0, "shift": 0, "flip": False}
+    assert torch.equal(script.augment(images, still, torch.Generator().manual_seed(0)), images)
+
+
+def test_measuring_something_else_says_so(tmp_path: Path, toy: Path):
+    config = {"architecture": "evidence-unet", "network": {"K": 2, "channels": [8], "blocks": [1]}, "data": {}}
+    checkpoints.save(tmp_path / "unet", checkpoints.build(config).state_dict(), config)
+    with pytest.raises(SystemExit, match="not a classifier"):
+        script.main(["--measure", str(tmp_path / "unet")])
