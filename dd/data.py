@@ -23,6 +23,7 @@ MNIST_LABELS = tuple("0123456789")
 FASHION_LABELS = (
     "t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "trainer", "bag", "ankle boot",
 )  # fmt: skip
+LABELS = {"mnist": MNIST_LABELS, "fashion-mnist": FASHION_LABELS}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,12 @@ def autocast(device: torch.device) -> contextlib.AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bf16(device))
 
 
+def for_inference(network: torch.nn.Module) -> None:
+    """Round the weights to bfloat16 in place where the hardware computes in it: one cast now instead of one a call."""
+    if has_fast_bf16(next(network.parameters()).device):
+        network.bfloat16()
+
+
 def best_device() -> torch.device:
     """The accelerator if there is one, else the CPU."""
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None

@@ -101,7 +101,8 @@ class EvidenceUNet(nn.Module):
             if label is None:
                 label = torch.full((len(evidence),), self.classes, device=evidence.device)
             emb = F.silu(self.label(label))
-        h = self.enter((torch.softmax(evidence, 1) - 1 / self.K) * self.K**0.5)
+        x = (torch.softmax(evidence, 1) - 1 / self.K) * self.K**0.5
+        h = self.enter(x.to(self.enter.weight.dtype))
         skips = []
         for stage in self.down:
             h = _run(stage, h, emb)

@@ -1,0 +1,24 @@
+"""The page: one tab a file."""
+
+import gradio as gr
+
+from dd.runs import Models
+from dd.ui import generate
+from dd.ui.engine import Engine
+
+TITLE = "Dirichlet Diffusion"
+THEME = gr.themes.Default(primary_hue="blue", neutral_hue="slate")
+CSS = """
+.gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
+h1 { margin-bottom: 0 !important; }
+"""
+
+
+def build(models: Models) -> gr.Blocks:
+    """The whole app; nothing is loaded or computed before it is asked for."""
+    engine = Engine()
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
+        gr.Markdown(f"# {TITLE}\nDiffusion on the probability simplex, live, with exact mathematics.")
+        with gr.Tab("Generate", id="generate"):
+            generate.build(models, engine)
+    return demo

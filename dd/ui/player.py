@@ -1,0 +1,74 @@
+"""The player component: a canvas per panel, fed one reverse step at a time, scrubbed in the browser."""
+
+import base64
+import json
+from pathlib import Path
+
+import gradio as gr
+
+from dd.runs import Run, View
+
+STATIC = Path(__file__).parent / "static"
+
+_PANELS = (
+    "<div class='dd-panels'>{panels}</div>"
+    "<div class='dd-bar'><button type='button' class='dd-replay' disabled>Replay</button>{toggle}"
+    "<input type='range' min='0' max='1' value='0' step='1' disabled aria-label='Timeline of the run'></div>"
+    "<div class='dd-status' role='status' aria-live='off'></div>{curve}"
+)
+_PANEL = (
+    "<figure class='dd-panel'><figcaption><span>{}</span><span class='dd-numbers'></span></figcaption>"
+    "<canvas></canvas></figure>"
+)
+CLEAR = json.dumps({"clear": True})
+
+
+def player(layout: str, hint: str, elem_id: str) -> gr.HTML:
+    """layout "pair": one lane, its state beside the network's guess. "lanes": up to four lanes and their entropies."""
+    titles = ("State of the cells", "The network's guess") if layout == "pair" else ("Lane 1", "Lane 2")
+    lanes = layout == "lanes"
+    html = _PANELS.format(
+        panels="".join(_PANEL.format(title) for title in titles),
+        toggle="<button type='button' class='dd-toggle' aria-pressed='false'>Show guesses</button>" if lanes else "",
+        curve="<svg class='dd-curve' role='img' aria-label='Entropy of every lane against step'></svg>"
+        if lanes
+        else "",
+    )
+    return gr.HTML(
+        value=None,
+        html_template=html,
+        css_template=(STATIC / "player.css").read_text(),
+        js_on_load=(STATIC / "player.js").read_text(),
+        layout=layout,
+        hint=hint,
+        elem_id=elem_id,
+    )
+
+
+def message(run: Run, number: int, titles: list[str], views: list[View]) -> str:
+    """One step of a run as the player reads it."""
+    first = views[0]
+    n, h, w = first.state.shape
+    return json.dumps(
+        {
+            "run": number,
+            "step": len(run.views) - 1,
+            "total": run.total,
+            "n": n,
+            "h": h,
+            "w": w,
+            "ms": run.milliseconds[-1],
+            "done": run.finished,
+            "lanes": [
+                {
+                    "title": title,
+                    "t": round(view.t, 5),
+                    "calls": view.calls,
+                    "entropy": round(view.entropy, 6),
+                    "state": base64.b64encode(view.state).decode(),
+                    "guess": base64.b64encode(view.guess).decode(),
+                }
+                for title, view in zip(titles, views, strict=True)
+            ],
+        }
+    )

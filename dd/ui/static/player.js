@@ -1,0 +1,175 @@
+// The player: draws every step the server sends, keeps all of them, and scrubs through them without asking again.
+//
+// A message is JSON: {run, step, total, n, h, w, ms, done, lanes: [{title, t, calls, entropy, state, guess}]}, where
+// state and guess are base64 of n x h x w bytes, greys 0..254, 255 = masked. `value` may also be {clear: true}.
+(() => {
+  const paired = props.layout === "pair";
+  const panels = element.querySelector(".dd-panels");
+  const slider = element.querySelector(".dd-bar input");
+  const replay = element.querySelector(".dd-replay");
+  const status = element.querySelector(".dd-status");
+  const toggle = element.querySelector(".dd-toggle");
+  const curve = element.querySelector(".dd-curve");
+  const MASK = [217, 140, 0];
+  let frames = [], run = null, views = [], shown = -1, timer = null, showGuess = false, drawn = 0;
+
+  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+
+  function titles(message) {
+    if (!paired) return message.lanes.map((lane, i) => ({ lane: i, title: lane.title }));
+    return [
+      { lane: 0, kind: "state", title: "State of the cells" },
+      { lane: 0, kind: "guess", title: "The network's guess" },
+    ];
+  }
+
+  function layout(message) {
+    const wanted = titles(message);
+    if (views.length !== wanted.length) {
+      panels.replaceChildren(...wanted.map((view) => {
+        const figure = document.createElement("figure");
+        figure.className = "dd-panel";
+        figure.innerHTML = "<figcaption><span></span><span class='dd-numbers'></span></figcaption><canvas></canvas>";
+        return figure;
+      }));
+    }
+    views = wanted.map((view, i) => {
+      const figure = panels.children[i];
+      figure.querySelector("figcaption span").textContent = view.title;
+      const canvas = figure.querySelector("canvas");
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", view.title);
+      return { ...view, canvas, numbers: figure.querySelector(".dd-numbers") };
+    });
+    const columns = Math.ceil(Math.sqrt(message.n)), gap = message.n > 1 ? 2 : 0;
+    const width = columns * (message.w + gap) - gap;
+    const rows = Math.ceil(message.n / columns), height = rows * (message.h + gap) - gap;
+    for (const view of views) {
+      if (view.canvas.width !== width || view.canvas.height !== height) {
+        view.canvas.width = width;
+        view.canvas.height = height;
+        view.canvas.style.aspectRatio = `${width} / ${height}`;
+      }
+      view.geometry = { columns, gap };
+    }
+  }
+
+  function paint(view, message) {
+    const lane = message.lanes[view.lane];
+    const kind = view.kind || (showGuess ? "guess" : "state");
+    const { columns, gap } = view.geometry, { n, h, w } = message;
+    const grey = lane[kind], context = view.canvas.getContext("2d");
+    const image = context.createImageData(view.canvas.width, view.canvas.height), out = image.data;
+    for (let i = 0; i < n; i++) {
+      const top = Math.floor(i / columns) * (h + gap), left = (i % columns) * (w + gap);
+      for (let y = 0; y < h; y++) {
+        let to = 4 * ((top + y) * image.width + left), from = (i * h + y) * w;
+        for (let x = 0; x < w; x++, to += 4, from++) {
+          const g = grey[from];
+          if (g === 255) { out[to] = MASK[0]; out[to + 1] = MASK[1]; out[to + 2] = MASK[2]; }
+          else { const v = (g * 255 / 254) | 0; out[to] = v; out[to + 1] = v; out[to + 2] = v; }
+          out[to + 3] = 255;
+        }
+      }
+    }
+    context.putImageData(image, 0, 0);
+    if (!paired) view.numbers.textContent = `t ${lane.t.toFixed(2)} · ${lane.entropy.toFixed(3)} bits · ${lane.calls} calls`;
+  }
+
+  function show(step) {
+    const message = frames[step];
+    if (!message) return;
+    shown = step;
+    for (const view of views) paint(view, message);
+    slider.value = step;
+    slider.setAttribute("aria-valuetext", `step ${step} of ${message.total - 1}`);
+    const lane = message.lanes[0];
+    status.textContent = paired
+      ? `step ${step} of ${message.total - 1} · t = ${lane.t.toFixed(3)} · ${lane.entropy.toFixed(4)} bits per cell · ${message.ms.toFixed(0)} ms per step`
+      : `step ${step} of ${message.total - 1} · ${message.ms.toFixed(0)} ms per step for all lanes`;
+    if (curve) plot(step);
+    element.dataset.step = step;
+    element.dataset.drawn = ++drawn;
+  }
+
+  const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"];
+  function plot(step) {
+    const W = curve.clientWidth || 600, H = 120, total = frames.length ? frames[0].total : 1;
+    const top = Math.max(...frames.filter(Boolean).flatMap((m) => m.lanes.map((l) => l.entropy)), 1e-6);
+    const px = (s) => 36 + (W - 44) * s / Math.max(1, total - 1), py = (e) => 8 + (H - 28) * (1 - e / top);
+    const lines = (frames[0] ? frames[0].lanes : []).map((_, i) => {
+      const points = frames.map((m, s) => m ? `${px(s).toFixed(1)},${py(m.lanes[i].entropy).toFixed(1)}` : "").join(" ");
+      return `<polyline fill="none" stroke="${COLOURS[i]}" stroke-width="2" points="${points}"/>`;
+    });
+    curve.setAttribute("viewBox", `0 0 ${W} ${H}`);
+    curve.innerHTML = `<line x1="${px(step)}" x2="${px(step)}" y1="8" y2="${H - 20}" stroke="currentColor" opacity="0.4"/>`
+      + `<text x="0" y="16" font-size="12" fill="currentColor">${top.toFixed(2)}</text>`
+      + `<text x="0" y="${H - 22}" font-size="12" fill="currentColor">0</text>`
+      + `<text x="36" y="${H - 4}" font-size="12" fill="currentColor">entropy of the guess, bits per cell, against step</text>`
+      + lines.join("");
+    views.forEach((view, i) => { view.canvas.style.borderBottom = `4px solid ${COLOURS[i]}`; });
+  }
+
+  function receive() {
+    let message = props.value;
+    if (!message) return;
+    if (typeof message === "string") message = JSON.parse(message);
+    if (message.clear) { reset(); return; }
+    if (message.run !== run) { reset(); run = message.run; slider.max = message.total - 1; slider.disabled = replay.disabled = false; }
+    for (const lane of message.lanes) { lane.state = bytes(lane.state); lane.guess = bytes(lane.guess); }
+    frames[message.step] = message;
+    stop();
+    layout(message);
+    show(message.step);
+    element.dataset.done = message.done ? "1" : "";
+  }
+
+  function reset() {
+    stop();
+    frames = []; run = null; shown = -1;
+    for (const view of views) view.canvas.getContext("2d").clearRect(0, 0, view.canvas.width, view.canvas.height);
+    slider.value = 0; slider.disabled = replay.disabled = true;
+    status.textContent = props.hint;
+    element.dataset.step = ""; element.dataset.done = "";
+  }
+
+  function stop() { clearInterval(timer); timer = null; replay.textContent = "Replay"; }
+  function play() {
+    if (timer) return stop();
+    let step = shown >= frames.length - 1 ? 0 : shown;
+    replay.textContent = "Stop";
+    timer = setInterval(() => {
+      while (step < frames.length && !frames[step]) step++;
+      if (step >= frames.length) return stop();
+      show(step++);
+    }, 40);
+  }
+
+  slider.addEventListener("input", () => {
+    stop();
+    let step = Number(slider.value);
+    while (step > 0 && !frames[step]) step--;
+    show(step);
+  });
+  replay.addEventListener("click", play);
+  if (toggle) toggle.addEventListener("click", () => {
+    showGuess = !showGuess;
+    toggle.textContent = showGuess ? "Show states" : "Show guesses";
+    toggle.setAttribute("aria-pressed", showGuess);
+    if (shown >= 0) show(shown);
+  });
+  panels.addEventListener("click", (event) => {
+    const view = views.find((v) => v.canvas === event.target), message = frames[shown];
+    if (!view || !message) return;
+    const box = view.canvas.getBoundingClientRect(), { columns, gap } = view.geometry;
+    const x = Math.floor((event.clientX - box.left) / box.width * view.canvas.width);
+    const y = Math.floor((event.clientY - box.top) / box.height * view.canvas.height);
+    const column = Math.floor(x / (message.w + gap)), line = Math.floor(y / (message.h + gap));
+    const image = line * columns + column, col = x - column * (message.w + gap), row = y - line * (message.h + gap);
+    if (image < message.n && col < message.w && row < message.h) trigger("select", { lane: view.lane, image, row, col, step: shown });
+  });
+  element.ddFrames = () => frames;
+  status.textContent = props.hint;
+  watch("value", receive);
+  if (props.value) receive();
+})();
