@@ -19,8 +19,9 @@ from torch import nn
 
 from dd.networks.classifier import Classifier
 from dd.networks.unet import EvidenceUNet
+from dd.networks.vqvae import VqVae
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {"evidence-unet": EvidenceUNet, "classifier": Classifier}
+ARCHITECTURES: dict[str, type[nn.Module]] = {"evidence-unet": EvidenceUNet, "classifier": Classifier, "vqvae": VqVae}
 FILES = ("model.safetensors", "config.json", "README.md")
 
 

@@ -1,0 +1,115 @@
+"""Folders of pictures as training data: any folder, recursively, or CelebA in torchvision's layout.
+
+The held-out pictures are chosen by a hash of the file's name, so that a picture stays on its side of the split when
+others are added, moved or renamed around it.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dd.images import RESAMPLE, crop, open_image, to_tensor
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"})
+CACHE_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Split:
+    """Files to learn from and files kept apart."""
+
+    train: list[Path]
+    held_out: list[Path]
+
+
+def find(folder: str | Path) -> list[Path]:
+    """Every picture below a folder, in a fixed order."""
+    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not files:
+        raise SystemExit(f"there are no pictures in {folder}; give a folder with JPEG, PNG or WebP files")
+    return files
+
+
+def is_held_out(path: Path, share: float) -> bool:
+    """Whether this file's name falls into the held-out share of all names."""
+    return int(hashlib.sha256(path.name.encode()).hexdigest()[:8], 16) < share * 2**32
+
+
+def split(files: list[Path], share: float) -> Split:
+    held_out = [path for path in files if is_held_out(path, share)]
+    return Split([path for path in files if not is_held_out(path, share)], held_out)
+
+
+def celeba(root: str | Path) -> Split:
+    """CelebA as torchvision's `CelebA(root)` lays it out; its own partition, 0 = train, 1 = validation, 2 = test."""
+    base = Path(root) / "celeba"
+    partition = base / "list_eval_partition.txt"
+    if not partition.is_file():
+        raise SystemExit(
+            f"there is no CelebA in {root}: torchvision keeps {partition} and {base}/img_align_celeba there"
+        )
+    rows = [line.split() for line in partition.read_text().splitlines() if line.strip()]
+    images = base / "img_align_celeba"
+    return Split([images / name for name, part in rows if part == "0"], [images / n for n, part in rows if part == "1"])
+
+
+def load_split(data: dict, root: str | Path) -> Split:
+    """The pictures of a configuration's `data`: {source: celeba} or {source: folder, folder, held_out}."""
+    if data["source"] == "celeba":
+        return celeba(root)
+    return split(find(Path(root) / data["folder"]), data["held_out"])
+
+
+class Pictures:
+    """Decoded pictures, kept in memory as far as CACHE_BYTES goes."""
+
+    def __init__(self, files: list[Path], colours: int):
+        self.files, self.mode = files, "L" if colours == 1 else "RGB"
+        self._kept: dict[int, Image.Image] = {}
+        self._room = CACHE_BYTES
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int) -> Image.Image:
+        if i not in self._kept:
+            image = open_image(self.files[i]).convert(self.mode)
+            size = image.width * image.height * len(self.mode)
+            if size > self._room:
+                return image
+            self._kept[i], self._room = image, self._room - size
+        return self._kept[i]
+
+    def batch(self, n: int, size: int, smallest: int, generator: torch.Generator) -> Tensor:
+        """n random crops (n, c, size, size), each of a random picture, at a random scale, mirrored or not.
+
+        The scale puts the picture's short side log-uniformly between `smallest` and what it has.
+        """
+        which = torch.randint(len(self), (n,), generator=generator).tolist()
+        u = torch.rand(n, 4, generator=generator, dtype=torch.float64).tolist()
+        return torch.cat([self._random_crop(self[i], size, smallest, *u_) for i, u_ in zip(which, u, strict=True)])
+
+    @staticmethod
+    def _random_crop(image: Image.Image, size: int, smallest: int, *u: float) -> Tensor:
+        short, low = min(image.size), max(size, smallest)
+        target = short * (low / short) ** u[0] if short > low else max(short, size)
+        side = size * short / target  # of the crop, in the picture's own pixels
+        left, top = u[1] * (image.width - side), u[2] * (image.height - side)
+        piece = image.resize((size, size), RESAMPLE, box=(left, top, left + side, top + side))
+        x = to_tensor(piece)
+        return x.flip(-1) if u[3] < 0.5 else x
+
+    def whole(self, index: range | list[int], size: int) -> Tensor:
+        """These pictures, the middle square at size x size: (n, c, size, size)."""
+        return torch.cat([to_tensor(crop(self[i], size, size)) for i in index])
+
+
+def labels(files: list[Path]) -> tuple[np.ndarray, list[str]]:
+    """The parent folder of every file as its class: (N,) and the names."""
+    names = sorted({path.parent.name for path in files})
+    return np.array([names.index(path.parent.name) for path in files]), names
