@@ -28,7 +28,7 @@ class Dirichlet:
         self.K, self.cells = K, cells
         self.kernel = wright_fisher(K, float(alpha)) if isinstance(alpha, int | float) else WrightFisher(alpha)
         self.alpha, self.theta = self.kernel.alpha, self.kernel.theta
-        grid = np.linspace(np.log(self.kernel.tau_lo), np.log(self.kernel.tau_hi), 96)
+        grid = np.linspace(np.log(self.kernel.tau_lo), np.log(self.kernel.tau_hi), 48)
         lost = destroyed_information(self.kernel, np.exp(grid))
         target = END_NATS / cells / np.log(K)
         self.tau_min = float(np.exp(np.interp(np.log(target), np.log(lost + 1e-300), grid)))
@@ -99,17 +99,7 @@ class Dirichlet:
             precision (1 - sum E[x^2]) / (sum E[x^2] - sum E[x]^2).
         """
         x = x.double()
-        a = _channels(self.alpha, x) / 2 + x * u.double()
-        A = a.sum(1, keepdim=True)
-        T, c, k = a / A, 2 * A + 1, 2 * a + 1
-        e_A, e_c = torch.exp(-A * d), torch.exp(-c * d)
-        mean = T + (x - T) * e_A
-        square = x * x * e_c + k * (-T * torch.expm1(-c * d) / c + (x - T) * (e_A - e_c) / (c - A))
-        square = square.sum(1, keepdim=True)
-        precision = (1 - square) / (square - (mean * mean).sum(1, keepdim=True)).clamp(min=1e-12)
-        g = standard_gamma(mean * precision.clamp(min=1e-6), tuple(x.shape), generator)
-        total = g.sum(1, keepdim=True)
-        return torch.where(total > 0, g / total, mean).float()
+        return frozen_step(x, _channels(self.alpha, x) / 2 + x * u.double(), d, generator).float()
 
     def heun(self, x_t: Tensor, f_t: Tensor, x_s: Tensor, f_s: Tensor, t: float, s: float) -> Tensor:
         """The trapezoidal correction of an "ode" step from x_t to x_s: the mean of both ends' fitness."""
@@ -157,6 +147,23 @@ class Dirichlet:
         return cells * (float(self.kernel.kl_prior(self.tau_max).max()) + END_NATS / self.cells)
 
 
+def frozen_step(x: Tensor, a: Tensor, d: float, generator: torch.Generator) -> Tensor:
+    """`Dirichlet.dirichlet_step` for frozen rates: dx = (a - A x) ds + Sigma(x)^(1/2) dW over time d, A = sum a.
+
+    x, a: (B, K, ...) float64, a >= 0. Mean and summed variance are exact; for K = 2 that is every variance.
+    """
+    A = a.sum(1, keepdim=True)
+    T, c, k = a / A, 2 * A + 1, 2 * a + 1
+    e_A, e_c = torch.exp(-A * d), torch.exp(-c * d)
+    mean = T + (x - T) * e_A
+    square = x * x * e_c + k * (-T * torch.expm1(-c * d) / c + (x - T) * (e_A - e_c) / (c - A))
+    square = square.sum(1, keepdim=True)
+    precision = (1 - square) / (square - (mean * mean).sum(1, keepdim=True)).clamp(min=1e-12)
+    g = standard_gamma(mean * precision.clamp(min=1e-6), tuple(x.shape), generator)
+    total = g.sum(1, keepdim=True)
+    return torch.where(total > 0, g / total, mean)
+
+
 def replicator(x: Tensor, fitness: Tensor, d: float) -> Tensor:
     """The replicator equation dx/ds = x (w - <x, w>) over time d at constant fitness: x e^(w d), renormalised."""
     return torch.softmax(x.clamp(min=torch.finfo(x.dtype).tiny).log() + fitness * d, 1)
@@ -168,7 +175,7 @@ def destroyed_information(kernel: WrightFisher, taus: np.ndarray) -> np.ndarray:
     Few lineages are what confuses corners, and at small tau few lineages are rare; so m is drawn from g ~ sqrt(q) and
     reweighted by q/g, with the same random numbers at every tau.
     """
-    n, K = max(256, 65536 // kernel.K), kernel.K
+    n, K = max(256, 32768 // kernel.K), kernel.K
     lost = []
     for tau in taus:
         generator = torch.Generator().manual_seed(0)
@@ -191,4 +198,4 @@ def _channels(alpha: Tensor, x: Tensor) -> Tensor:
     return alpha.to(x).view(1, -1, *(1,) * (x.ndim - 2))
 
 
-__all__ = ["Dirichlet", "destroyed_information", "log_posterior", "replicator"]
+__all__ = ["Dirichlet", "destroyed_information", "frozen_step", "log_posterior", "replicator"]
