@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dd.runs import MASK, Run
+from dd.runs import MASK, RecipeError, Run
 
 _MASK_COLOUR = (217, 140, 0)
 MOST_FRAMES = 120
@@ -15,16 +15,14 @@ _EDGE = 560  # longest side aimed at, in pixels
 def picture(run: Run, step: int = -1, guess: bool = True, scale: int | None = None) -> Image.Image:
     """Every lane at that step side by side; one lane shows its state beside the guess."""
     views = run.views[step]
-    parts = [views[0].state, views[0].guess] if len(views) == 1 and not guess else [_part(v, guess) for v in views]
+    parts = [view.guess if guess else view.state for view in views]
+    if len(views) == 1 and not guess:
+        parts = [views[0].state, views[0].guess]
     tiles = [_tile(part) for part in parts]
     gap = np.full((tiles[0].shape[0], 6, 3), 128, np.uint8)
     row = np.concatenate([x for tile in tiles for x in (tile, gap)][:-1], axis=1)
     scale = scale or max(1, _EDGE // max(tiles[0].shape[:2]))
     return Image.fromarray(np.kron(row, np.ones((scale, scale, 1), np.uint8)))
-
-
-def _part(view, guess: bool) -> np.ndarray:
-    return view.guess if guess else view.state
 
 
 def _tile(codes: np.ndarray, gap: int = 2) -> np.ndarray:
@@ -41,7 +39,7 @@ def _tile(codes: np.ndarray, gap: int = 2) -> np.ndarray:
     return out
 
 
-def animation(run: Run, path: Path, milliseconds: int = 60) -> Path:
+def animation(run: Run, path: Path, milliseconds: int = 60) -> None:
     """States (one lane: beside the guess) over time; .gif or .webp by the name. Long runs are thinned."""
     steps = np.unique(np.linspace(0, len(run.views) - 1, min(MOST_FRAMES, len(run.views))).round().astype(int))
     images = [picture(run, int(step), guess=False) for step in steps]
@@ -49,14 +47,15 @@ def animation(run: Run, path: Path, milliseconds: int = 60) -> Path:
     extra = {"lossless": True, "method": 0} if path.suffix == ".webp" else {"disposal": 1}
     images = images if path.suffix == ".webp" else [image.quantize(64) for image in images]
     images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, **extra)
-    return path
 
 
-def still(run: Run, path: Path, step: int = -1) -> Path:
-    picture(run, step).save(path)
-    return path
-
-
-def recipe(run: Run, path: Path) -> Path:
-    path.write_text(run.recipe.to_json())
-    return path
+def write(run: Run, path: Path) -> None:
+    """The run so far as the kind of file its name asks for: .png, .gif, .webp or .json."""
+    if path.suffix in (".gif", ".webp"):
+        animation(run, path)
+    elif path.suffix == ".json":
+        path.write_text(run.recipe.to_json())
+    elif path.suffix == ".png":
+        picture(run).save(path)
+    else:
+        raise RecipeError(f"cannot write {path.name}: the name must end in .png, .gif, .webp or .json")

@@ -5,12 +5,24 @@ the categories on axis 1; times t are scalars or (B,), 0 = data, 1 = noise. t is
 that the noise has destroyed (D3PM's mutual-information schedule), so it means the same for every process.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dd.processes.clock import Clock
+
+
+@dataclass(frozen=True)
+class Option:
+    """A number that `step` takes by name, and the methods it applies to."""
+
+    default: float
+    minimum: float
+    maximum: float
+    help: str
+    methods: tuple[str, ...]
 
 
 class Process(Protocol):
@@ -20,6 +32,7 @@ class Process(Protocol):
     K: int
     clock: Clock
     methods: tuple[str, ...]
+    options: dict[str, Option]
 
     def prior(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
         """The state at t = 1 for shape (B, H, W)."""

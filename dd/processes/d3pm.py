@@ -7,11 +7,13 @@ where w stays finite even where the evidence rules a category out. The state of 
 K + 1 with the mask.
 """
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from dd.processes.base import stratified
+from dd.processes.base import Option, stratified
 from dd.processes.chains import absorbing_chain, gaussian_chain, information, uniform_chain
 from dd.processes.clock import Clock
 
@@ -20,6 +22,7 @@ class D3PM:
     """K categories, transition "uniform", "absorbing" or "gaussian", T steps."""
 
     methods = ("ancestral",)
+    options: ClassVar[dict[str, Option]] = {}
 
     def __init__(self, K: int, transition: str = "absorbing", T: int = 1000, schedule: str = "information"):
         self.K, self.T, self.name = K, T, f"d3pm-{transition}"

@@ -7,11 +7,13 @@ Reverse-time SDE with the network's posterior p (Anderson 1982, using that the f
 "Generating is evolution": mutation, drift, and natural selection with fitness u.
 """
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from dd.processes.base import log_posterior, stratified
+from dd.processes.base import Option, log_posterior, stratified
 from dd.processes.clock import Clock, entropy
 from dd.wright_fisher import WrightFisher, standard_gamma, tau_for_kl, wright_fisher
 
@@ -23,6 +25,15 @@ class Dirichlet:
 
     name = "dirichlet"
     methods = ("dirichlet", "euler", "ode", "heun", "langevin")
+    options: ClassVar[dict[str, Option]] = {
+        "stretch": Option(
+            1.0, 0.25, 4.0, "Time dilation: multiplies the length of every step below the time chosen; 1 is exact.",
+            ("dirichlet", "euler", "ode"),
+        ),
+        "below": Option(
+            1.0, 0.0, 1.0, "Dilate only below this t (0 is data, 1 is noise).", ("dirichlet", "euler", "ode")
+        ),
+    }  # fmt: skip
 
     def __init__(self, K: int, cells: int = 784, alpha: float | Tensor = 1.0):
         self.K, self.cells = K, cells
@@ -67,10 +78,14 @@ class Dirichlet:
         return (alpha - 1) / x_t + self.fitness(x_t, f, t)
 
     def step(
-        self, x_t: Tensor, f: Tensor, t: float, s: float, method: str, generator: torch.Generator, stretch: float = 1.0
-    ) -> Tensor:
-        """One reverse step from t to s by `method`; its length in tau is multiplied by `stretch` (time dilation)."""
-        d = stretch * float(self.tau(t) - self.tau(s))
+        self, x_t: Tensor, f: Tensor, t: float, s: float, method: str, generator: torch.Generator,
+        stretch: float = 1.0, below: float = 1.0,
+    ) -> Tensor:  # fmt: skip
+        """One reverse step from t to s by `method`.
+
+        Time dilation (Avdeyev et al. 2023): for t <= below the step's length in tau is multiplied by `stretch`.
+        """
+        d = (stretch if t <= below else 1.0) * float(self.tau(t) - self.tau(s))
         u = self.fitness(x_t, f, t)
         if method == "dirichlet":
             return self.dirichlet_step(x_t, u, d, generator)

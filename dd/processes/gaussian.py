@@ -5,11 +5,13 @@
 The clean estimate is the posterior mean p itself; the noise prediction is derived from it.
 """
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from dd.processes.base import stratified
+from dd.processes.base import Option, stratified
 from dd.processes.clock import Clock, entropy
 
 END_NATS = 0.01
@@ -20,6 +22,9 @@ class Gaussian:
 
     name = "gaussian"
     methods = ("ddpm", "ddim", "heun")
+    options: ClassVar[dict[str, Option]] = {
+        "eta": Option(1.0, 0.0, 1.0, "Noise of the step: 1 is the ancestral sampler, 0 is DDIM.", ("ddpm",))
+    }
 
     def __init__(self, K: int, cells: int = 784):
         self.K, self.cells = K, cells
@@ -53,12 +58,14 @@ class Gaussian:
         x = x_t.clamp(min=1e-6)
         return x / x.sum(1, keepdim=True)
 
-    def step(self, x_t: Tensor, f: Tensor, t: float, s: float, method: str, generator: torch.Generator) -> Tensor:
-        """DDIM with eta = 1 ("ddpm", the ancestral step) or eta = 0 ("ddim", the probability-flow ODE)."""
+    def step(
+        self, x_t: Tensor, f: Tensor, t: float, s: float, method: str, generator: torch.Generator, eta: float = 1.0
+    ) -> Tensor:
+        """DDIM with noise eta ("ddpm"; eta = 1 is the ancestral step) or without ("ddim", the probability-flow ODE)."""
         if method not in ("ddpm", "ddim", "ode"):
             raise ValueError(f"unknown method {method!r}; choose one of {', '.join(self.methods)}")
         p = torch.softmax(f + self.evidence(x_t, t), 1)
-        return self.ddim_step(x_t, p, t, s, 1.0 if method == "ddpm" else 0.0, generator)
+        return self.ddim_step(x_t, p, t, s, eta if method == "ddpm" else 0.0, generator)
 
     def ddim_step(self, x_t: Tensor, p: Tensor, t: float, s: float, eta: float, generator: torch.Generator) -> Tensor:
         """x_s = sqrt(abar_s) p + sqrt(1 - abar_s - sigma^2) eps + sigma z (Song et al. 2021, eq. 12 and 16)."""

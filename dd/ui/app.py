@@ -3,11 +3,12 @@
 import gradio as gr
 
 from dd.runs import Models
-from dd.ui import generate
+from dd.ui import compare, generate
 from dd.ui.engine import Engine
 
 TITLE = "Dirichlet Diffusion"
 THEME = gr.themes.Default(primary_hue="blue", neutral_hue="slate")
+HOW_TO_GET_ONE = "Restore the folder from the repository, or train one: the README says how."
 CSS = """
 .gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
 h1 { margin-bottom: 0 !important; }
@@ -19,6 +20,11 @@ def build(models: Models) -> gr.Blocks:
     engine = Engine()
     with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
         gr.Markdown(f"# {TITLE}\nDiffusion on the probability simplex, live, with exact mathematics.")
+        if not models.names():
+            gr.Markdown(f"There is no trained denoiser in the folder `{models.root.name}`. {HOW_TO_GET_ONE}")
+            return demo
         with gr.Tab("Generate", id="generate"):
             generate.build(models, engine)
+        with gr.Tab("Compare", id="compare"):
+            compare.build(models, engine)
     return demo

@@ -14,6 +14,7 @@ PROCESS_NAMES = {
     "multinomial": "Multinomial",
     "gaussian": "Gaussian on one-hots",
 }
+OPTION_NAMES = {"stretch": "Time dilation c", "below": "Dilate below t", "eta": "eta"}
 METHOD_NAMES = {
     "dirichlet": "Dirichlet step",
     "euler": "Euler-Maruyama",
@@ -50,6 +51,10 @@ def class_choices(models: Models, checkpoint: str) -> list[tuple[str, str]]:
         return [("any", "any")]
     names = config["data"].get("labels") or LABELS.get(config["data"]["source"], [str(i) for i in range(classes)])
     return [("each in turn", "each"), ("any", "any")] + [(str(name), str(i)) for i, name in enumerate(names)]
+
+
+def first_class(models: Models, checkpoint: str) -> str:
+    return class_choices(models, checkpoint)[0][1]
 
 
 def refuse(error: Exception) -> gr.Error:

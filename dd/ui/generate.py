@@ -1,41 +1,35 @@
 """Tab "Generate": one process, stepped backwards live."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import gradio as gr
 
+from dd.processes import process as named_process
 from dd.runs import MAX_IMAGES, MAX_STEPS, Lane, Models, Recipe, RecipeError
-from dd.ui.controls import class_choices, method_choices, process_choices, recipe, refuse
+from dd.ui import transport
+from dd.ui.controls import OPTION_NAMES, class_choices, first_class, method_choices, process_choices, recipe, refuse
 from dd.ui.engine import Engine
 from dd.ui.player import CLEAR, player
-from dd.ui.session import EXPIRES, Session
+from dd.ui.session import Session
 
 INTRO = (
     "Every pixel starts as a random point on the probability simplex: pure noise. At each step the network says, for "
-    "every pixel, how likely ink is there given all the others, and the reverse Wright-Fisher diffusion moves it "
-    "by mutation, random drift and *selection towards what the network believes*. "
+    "every pixel, how likely each grey is given all the others, and the reverse diffusion moves the pixel: under the "
+    "Dirichlet process by mutation, random drift and *selection towards what the network believes*. "
     "On the left you see the states moving to a corner, on the right the network's current guess of the clean image."
 )
 STEPS_LEAST = 4
 
 
 def build(models: Models, engine: Engine) -> None:
-    names = models.names()
-    if not names:
-        gr.Markdown(f"There are no models in `{models.root.name}`. Train one or fetch one; the README says how.")
-        return
-    session = gr.State(None, time_to_live=EXPIRES)
+    name = models.names()[0]
     gr.Markdown(INTRO)
+    session = transport.session_state()
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
-            with gr.Row():
-                run = gr.Button("Run", variant="primary", min_width=60, elem_id="generate-run")
-                pause = gr.Button("Pause", min_width=60, elem_id="generate-pause")
-                step = gr.Button("Step", min_width=60, elem_id="generate-step")
-                reset = gr.Button("Reset", min_width=60, elem_id="generate-reset")
-            model = gr.Dropdown(names, value=names[0], label="Data", info="What the network was trained on.")
+            buttons = transport.buttons("generate")
+            model = gr.Dropdown(models.names(), value=name, label="Data", info="What the network was trained on.")
             process = gr.Dropdown(
                 process_choices(), value="dirichlet", label="Process", info="The noise that is run backwards."
             )
@@ -47,126 +41,91 @@ def build(models: Models, engine: Engine) -> None:
             )
             images = gr.Slider(1, MAX_IMAGES, 16, step=1, label="Images", info="How many are generated at once.")
             label = gr.Dropdown(
-                class_choices(models, names[0]), value=_first_class(models, names[0]), label="Class",
+                class_choices(models, name), value=first_class(models, name), label="Class",
                 info="What to draw; 'any' leaves it to the noise.",
             )  # fmt: skip
             guidance = gr.Slider(
                 0, 5, 1.0, step=0.1, label="Guidance",
-                info="How strongly the class is insisted on; other than 1 costs twice the network.",
+                info="How strongly the class is insisted on; any value but 1 costs twice the network.",
             )  # fmt: skip
-            with gr.Row(equal_height=True):
-                seed = gr.Number(0, label="Seed", precision=0, minimum=0, info="The same seed gives the same picture.")
-                dice = gr.Button("🎲 New seed", min_width=80, elem_id="generate-dice")
-            with gr.Accordion("Time dilation and other options", open=False):
-                stretch = gr.Slider(
-                    0.25, 4, 1.0, step=0.05, label="Time dilation c",
-                    info="Multiplies the length of every step below the time chosen next; 1 is exact.",
-                )  # fmt: skip
-                below = gr.Slider(
-                    0, 1, 1.0, step=0.05, label="Dilate below t", info="0 is data, 1 is noise; 1 dilates every step."
-                )
-                eta = gr.Slider(
-                    0, 1, 1.0, step=0.05, label="eta", visible=False,
-                    info="Noise of a DDIM step: 0 is the ODE, 1 the ancestral sampler.",
-                )  # fmt: skip
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0, info="The same seed gives the same picture.")
+            dice = gr.Button("New seed", size="sm", elem_id="generate-dice")
+            with gr.Accordion("Options of the process", open=False):
+                options = _option_sliders()
         with gr.Column(scale=3, min_width=320):
             stage = player("pair", "Press Run, or Step for one reverse step at a time.", "generate-player")
             with gr.Row():
-                downloads = {
-                    kind: gr.Button(text, size="sm", min_width=60, elem_id=f"generate-{kind}")
-                    for kind, text in (("png", "PNG"), ("gif", "GIF"), ("webp", "WebP"), ("json", "Recipe (JSON)"))
-                }
+                transport.downloads("generate", session)
                 load = gr.UploadButton("Load recipe", file_types=[".json"], size="sm", min_width=60)
-            fetch = gr.DownloadButton("file", visible="hidden", elem_id="generate-file")
 
-    controls = [model, process, sampler, steps, images, label, guidance, seed, stretch, below, eta]
+    controls = [model, process, sampler, steps, images, label, guidance, seed, *options.values()]
 
-    def to_recipe(model, process, sampler, steps, images, label, guidance, seed, stretch, below, eta) -> Recipe:
-        options = {}
-        if process == "dirichlet" and stretch != 1 and sampler in ("dirichlet", "euler", "ode"):
-            options = {"stretch": stretch, "below": below}
-        if process == "gaussian" and sampler == "ddpm" and eta != 1:
-            options = {"eta": eta}
-        return recipe(model, [Lane(process, sampler, options)], steps, images, label, guidance, seed)
+    def to_recipe(model, process, sampler, steps, images, label, guidance, seed, *values: float) -> Recipe:
+        chosen = dict(zip(options, values, strict=True))
+        known = named_process(process, 2, 784).options if process in dict(map(reversed, process_choices())) else {}
+        wanted = {
+            name: chosen[name]
+            for name, option in known.items()
+            if sampler in option.methods and chosen[name] != option.default
+        }
+        return recipe(model, [Lane(process, sampler, wanted)], steps, images, label, guidance, seed)
 
-    def on_run(session: Session | None, *values) -> Iterator[tuple]:
-        session = session or Session()
-        try:
-            session.prepare(to_recipe(*values), models, engine)
-            for text in session.steps(engine):
-                yield text, session
-        except ValueError as error:
-            raise refuse(error) from error
+    transport.connect(buttons, stage, session, controls, to_recipe, models, engine)
+    dice.click(lambda: random.randrange(2**31), None, seed, queue=False, **transport.QUIET)
 
-    def on_step(session: Session | None, *values) -> tuple:
-        session = session or Session()
-        try:
-            session.prepare(to_recipe(*values), models, engine)
-            return session.step(engine) or gr.skip(), session
-        except ValueError as error:
-            raise refuse(error) from error
+    def visible(process: str, sampler: str) -> list:
+        known = named_process(process, 2, 784).options
+        return [gr.Slider(visible=name in known and sampler in known[name].methods) for name in options]
 
-    quick = {"show_progress": "hidden", "api_visibility": "private"}
-    live = {"concurrency_id": "live", "concurrency_limit": 8, **quick}
-    running = run.click(on_run, [session, *controls], [stage, session], **live)
-    stepping = step.click(on_step, [session, *controls], [stage, session], cancels=[running], **live)
-    pause.click(None, cancels=[running, stepping], **quick)
-    reset.click(lambda: (CLEAR, None), None, [stage, session], cancels=[running, stepping], queue=False, **quick)
-    dice.click(lambda: random.randrange(2**31), None, seed, queue=False, **quick)
+    def on_process(process: str) -> list:
+        methods = method_choices(process)
+        return [gr.Dropdown(methods, value=methods[0][1]), *visible(process, methods[0][1])]
 
-    def on_model(name: str):
-        return gr.Dropdown(class_choices(models, name), value=_first_class(models, name))
+    model.input(
+        lambda name: gr.Dropdown(class_choices(models, name), value=first_class(models, name)), model, label,
+        queue=False, **transport.QUIET,
+    )  # fmt: skip
+    sliders = list(options.values())
+    process.input(on_process, process, [sampler, *sliders], queue=False, **transport.QUIET)
+    sampler.input(visible, [process, sampler], sliders, queue=False, **transport.QUIET)
 
-    def on_process(name: str):
-        methods = method_choices(name)
-        dilates = name == "dirichlet"
-        return (
-            gr.Dropdown(methods, value=methods[0][1]),
-            gr.Slider(visible=dilates),
-            gr.Slider(visible=dilates),
-            gr.Slider(visible=name == "gaussian"),
-        )
-
-    model.input(on_model, model, label, queue=False, **quick)
-    process.input(on_process, process, [sampler, stretch, below, eta], queue=False, **quick)
-
-    def on_file(kind: str):
-        def make(session: Session | None):
-            try:
-                return (session or Session()).file(kind)
-            except ValueError as error:
-                raise refuse(error) from error
-
-        return make
-
-    for kind, button in downloads.items():
-        made = button.click(on_file(kind), session, fetch, show_progress="minimal", api_visibility="private")
-        made.success(None, js="() => document.querySelector('#generate-file').click()", api_visibility="private")
-
-    def on_load(path: str):
+    def on_load(path: str) -> list:
         try:
             loaded = Recipe.from_json(Path(path).read_text(errors="replace"))
-            lane = loaded.lanes[0]
-            methods = method_choices(lane.process) if lane.process in dict(map(reversed, process_choices())) else []
-            if lane.method not in dict(map(reversed, methods)):
-                raise RecipeError(f"this recipe asks for {lane.process}/{lane.method}, which is not available here")
-            session = Session()
-            session.prepare(loaded, models, engine)
-            options = lane.options
-            values = [
-                loaded.checkpoint, lane.process, gr.Dropdown(methods, value=lane.method), loaded.steps, loaded.images,
-                gr.Dropdown(class_choices(models, loaded.checkpoint), value=str(session.run.recipe.label)),
-                loaded.guidance, loaded.seed, options.get("stretch", 1.0), options.get("below", 1.0),
-                options.get("eta", 1.0),
-            ]  # fmt: skip
+            fresh = Session()
+            fresh.prepare(loaded, models, engine)
         except ValueError as error:
             raise refuse(error) from error
-        return [CLEAR, *values]
+        loaded = fresh.run.recipe
+        lane = loaded.lanes[0]
+        if len(loaded.lanes) > 1:
+            raise refuse(RecipeError(f"this recipe has {len(loaded.lanes)} lanes; load it on the tab Compare"))
+        values = [
+            loaded.checkpoint, lane.process, gr.Dropdown(method_choices(lane.process), value=lane.method),
+            loaded.steps, loaded.images,
+            gr.Dropdown(class_choices(models, loaded.checkpoint), value=str(loaded.label)),
+            loaded.guidance, loaded.seed,
+        ]  # fmt: skip
+        known = fresh.run.processes[0].options
+        for name in options:
+            option = known.get(name)
+            value = lane.options.get(name, option.default if option else options[name].value)
+            values.append(gr.Slider(value=value, visible=option is not None and lane.method in option.methods))
+        return [CLEAR, None, *values]
 
-    load.upload(on_load, load, [stage, *controls], api_visibility="private").success(
-        on_run, [session, *controls], [stage, session], **live
+    load.upload(on_load, load, [stage, session, *controls], api_visibility="private").success(
+        transport.runner(to_recipe, models, engine), [session, *controls], [stage, session], **transport.LIVE
     )
 
 
-def _first_class(models: Models, name: str) -> str:
-    return class_choices(models, name)[0][1]
+def _option_sliders() -> dict[str, gr.Slider]:
+    """One slider for every option that any process has; only those of the chosen process and sampler are visible."""
+    sliders = {}
+    for _, name in process_choices():
+        for key, option in named_process(name, 2, 784).options.items():
+            if key not in sliders:
+                sliders[key] = gr.Slider(
+                    option.minimum, option.maximum, option.default, step=0.05, label=OPTION_NAMES.get(key, key), info=option.help,
+                    visible=name == "dirichlet",
+                )  # fmt: skip
+    return sliders

@@ -16,19 +16,17 @@ _PANELS = (
     "<input type='range' min='0' max='1' value='0' step='1' disabled aria-label='Timeline of the run'></div>"
     "<div class='dd-status' role='status' aria-live='off'></div>{curve}"
 )
-_PANEL = (
-    "<figure class='dd-panel'><figcaption><span>{}</span><span class='dd-numbers'></span></figcaption>"
-    "<canvas></canvas></figure>"
-)
+_PANEL = "<figure class='dd-panel'><figcaption><span>{}</span>{numbers}</figcaption><canvas></canvas></figure>"
+_NUMBERS = "<span class='dd-numbers'>&nbsp;</span>"
 CLEAR = json.dumps({"clear": True})
 
 
 def player(layout: str, hint: str, elem_id: str) -> gr.HTML:
     """layout "pair": one lane, its state beside the network's guess. "lanes": up to four lanes and their entropies."""
-    titles = ("State of the cells", "The network's guess") if layout == "pair" else ("Lane 1", "Lane 2")
     lanes = layout == "lanes"
+    titles = ("State of the cells", "The network's guess") if layout == "pair" else ("Lane 1", "Lane 2")
     html = _PANELS.format(
-        panels="".join(_PANEL.format(title) for title in titles),
+        panels="".join(_PANEL.format(title, numbers=_NUMBERS if lanes else "") for title in titles),
         toggle="<button type='button' class='dd-toggle' aria-pressed='false'>Show guesses</button>" if lanes else "",
         curve="<svg class='dd-curve' role='img' aria-label='Entropy of every lane against step'></svg>"
         if lanes

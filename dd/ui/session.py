@@ -50,5 +50,5 @@ class Session:
         recipe = self.run.recipe
         name = f"{recipe.checkpoint}-{recipe.lanes[0].process}-{recipe.steps}-steps-seed-{recipe.seed}.{kind}"
         path = Path(tempfile.mkdtemp(prefix="dd-")) / name
-        write = {"png": export.still, "gif": export.animation, "webp": export.animation, "json": export.recipe}[kind]
-        return str(write(self.run, path))
+        export.write(self.run, path)
+        return str(path)

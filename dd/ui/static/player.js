@@ -29,7 +29,7 @@
       panels.replaceChildren(...wanted.map((view) => {
         const figure = document.createElement("figure");
         figure.className = "dd-panel";
-        figure.innerHTML = "<figcaption><span></span><span class='dd-numbers'></span></figcaption><canvas></canvas>";
+        figure.innerHTML = `<figcaption><span></span>${paired ? "" : "<span class='dd-numbers'></span>"}</figcaption><canvas></canvas>`;
         return figure;
       }));
     }

@@ -1,0 +1,83 @@
+"""Command line: python -m dd sample CHECKPOINT ... for those without a browser."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dd import export
+from dd.checkpoints import CheckpointError
+from dd.runs import Lane, Models, Recipe, RecipeError, Run
+
+
+def sample(args: argparse.Namespace) -> None:
+    """Generate images, with a progress bar, and write the files asked for."""
+    if args.recipe:
+        recipe = Recipe.from_json(Path(args.recipe).read_text())
+    else:
+        recipe = Recipe(
+            checkpoint=Path(args.checkpoint).name,
+            lanes=(Lane(args.process, args.sampler, _options(args.option)),),
+            steps=args.steps,
+            images=args.images,
+            label=args.label if args.label in ("any", "each") else _number(args.label),
+            guidance=args.guidance,
+            seed=args.seed,
+        )
+    run = Run(recipe, Models(Path(args.checkpoint).resolve().parent))
+    with tqdm(total=run.recipe.steps, unit="step", disable=args.quiet) as bar:
+        while (views := run.advance()) is not None:
+            bar.update(views[0].step - bar.n)
+    for path in (args.out, args.gif, args.webp, args.save_recipe):
+        if path:
+            export.write(run, Path(path))
+            print(path)
+
+
+def _options(pairs: list[str]) -> dict[str, float]:
+    try:
+        return {name: float(value) for name, value in (pair.split("=", 1) for pair in pairs)}
+    except ValueError as error:
+        raise RecipeError(f"--option takes NAME=NUMBER, for example eta=0.5 ({error})") from error
+
+
+def _number(text: str) -> int | str:
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m dd", description="Dirichlet diffusion from the command line.")
+    commands = parser.add_subparsers(required=True)
+    s = commands.add_parser("sample", help="generate images", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    s.add_argument("checkpoint", help="folder of a checkpoint, for example checkpoints/digits")
+    s.add_argument("--process", default="dirichlet", help="process to run backwards")
+    s.add_argument("--sampler", default="dirichlet", help="how one reverse step is taken")
+    s.add_argument("--steps", default=64, help="reverse steps")
+    s.add_argument("--images", default=16, help="how many")
+    s.add_argument("--label", default="each", help='class number, "each" in turn or "any"')
+    s.add_argument("--guidance", default=1.0, help="classifier-free guidance")
+    s.add_argument("--option", action="append", default=[], metavar="NAME=NUMBER", help="stretch, below, eta, ...")
+    s.add_argument("--seed", default=0, help="the same seed gives the same picture")
+    s.add_argument("--recipe", help="JSON recipe saved earlier, instead of the options above")
+    s.add_argument("--out", default="samples.png", help="final images")
+    s.add_argument("--gif", help="animation of all steps")
+    s.add_argument("--webp", help="the same as animated WebP")
+    s.add_argument("--save-recipe", help="JSON recipe of this run")
+    s.add_argument("--quiet", action="store_true", help="no progress bar")
+    s.set_defaults(run=sample)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    try:
+        args.run(args)
+    except (RecipeError, CheckpointError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Tab "Compare": up to four processes side by side, same network, same seed, same number of network calls."""
+
+import random
+
+import gradio as gr
+
+from dd.results import find_bound, find_samples, read
+from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError
+from dd.samplers import TWO_CALLS
+from dd.ui import transport
+from dd.ui.controls import class_choices, first_class, method_choices, process_choices, recipe, title
+from dd.ui.engine import Engine
+from dd.ui.player import player
+from dd.ui.session import Session
+
+INTRO = (
+    "Up to four processes generate side by side from the same seed, with the same network and the same number of "
+    "network calls: what differs is the noise and how it is run backwards. All lanes go through the network as one "
+    "batch, so watching four costs little more than watching them one after the other would take for one."
+)
+DEFAULT = ["dirichlet/dirichlet", "d3pm-absorbing/ancestral", "d3pm-uniform/ancestral", "gaussian/ddpm"]
+HEADERS = ["Lane", "Calls", "Bound, nats per image", "FID", "FID floor", "Accuracy", "s per image"]
+
+
+def lane_choices() -> list[tuple[str, str]]:
+    lanes = [Lane(name, method) for _, name in process_choices() for _, method in method_choices(name)]
+    return [(title(lane), f"{lane.process}/{lane.method}") for lane in lanes]
+
+
+def build(models: Models, engine: Engine) -> None:
+    name = models.names()[0]
+    gr.Markdown(INTRO)
+    session = transport.session_state()
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1, min_width=300):
+            buttons = transport.buttons("compare")
+            model = gr.Dropdown(models.names(), value=name, label="Data", info="What the network was trained on.")
+            lanes = gr.Dropdown(
+                lane_choices(), value=DEFAULT, multiselect=True, max_choices=MAX_LANES, label="Lanes",
+                info="Two to four, each a process and a sampler.",
+            )  # fmt: skip
+            calls = gr.Slider(
+                4, 250, 50, step=1, label="Network calls",
+                info="For every lane; samplers with two calls a step take half as many steps.",
+            )  # fmt: skip
+            images = gr.Slider(1, 36, 9, step=1, label="Images", info="In every lane.")
+            label = gr.Dropdown(
+                class_choices(models, name), value=first_class(models, name), label="Class",
+                info="What to draw; 'any' leaves it to the noise.",
+            )  # fmt: skip
+            guidance = gr.Slider(
+                0, 5, 1.0, step=0.1, label="Guidance", info="How strongly the class is insisted on, in every lane."
+            )
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0, info="The same seed gives the same race.")
+            dice = gr.Button("New seed", size="sm", elem_id="compare-dice")
+        with gr.Column(scale=3, min_width=320):
+            stage = player("lanes", "Press Run to start all lanes together.", "compare-player")
+            with gr.Row():
+                transport.downloads("compare", session)
+            table = gr.Dataframe(
+                headers=HEADERS, value=[], interactive=False, label="Measured before, for exactly these settings",
+                elem_id="compare-table", wrap=True,
+            )  # fmt: skip
+
+    controls = [model, lanes, calls, images, label, guidance, seed]
+
+    def to_recipe(model, lanes, calls, images, label, guidance, seed) -> Recipe:
+        if len(lanes or []) < 2:
+            raise RecipeError("choose at least two lanes to compare")
+        pairs = [Lane(*str(lane).split("/", 1)) for lane in lanes]
+        return recipe(model, pairs, calls, images, label, guidance, seed, equal_calls=True)
+
+    def measured(session: Session | None) -> list[list[str]]:
+        return (
+            [] if session is None or session.run is None else [_row(session.run.recipe, i) for i in range(_n(session))]
+        )
+
+    running = transport.connect(buttons, stage, session, controls, to_recipe, models, engine)
+    running.then(measured, session, table, **transport.QUIET)
+    dice.click(lambda: random.randrange(2**31), None, seed, queue=False, **transport.QUIET)
+    model.input(
+        lambda name: gr.Dropdown(class_choices(models, name), value=first_class(models, name)), model, label,
+        queue=False, **transport.QUIET,
+    )  # fmt: skip
+
+
+def _n(session: Session) -> int:
+    return len(session.run.recipe.lanes)
+
+
+def _row(made: Recipe, i: int) -> list[str]:
+    """The stored measurements of a lane at exactly its settings; "not measured" where there are none."""
+    lane = made.lanes[i]
+    calls = made.steps if lane.method not in TWO_CALLS else 2 * max(1, made.steps // 2)
+    steps = calls // 2 if lane.method in TWO_CALLS else calls
+    records = read()
+    stored = find_samples(records, made.sha256, lane.process, lane.method, steps, made.guidance) or {}
+    bound = find_bound(records, made.sha256, lane.process) or {}
+
+    def show(key: str, form: str) -> str:
+        value = (bound if key == "nll_nats" else stored).get(key)
+        return "not measured" if value is None else format(value, form)
+
+    return [
+        title(lane), str(calls), show("nll_nats", ".2f"), show("fid", ".2f"), show("fid_floor", ".2f"),
+        show("accuracy", ".1%"), show("seconds_per_image", ".3f"),
+    ]  # fmt: skip
