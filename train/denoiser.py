@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> None:
         bar.update()
         if rank == 0 and budget.step % args.log_every == 0:
             metrics.write(step=budget.step, seconds=round(budget.seconds, 1), loss=loss, norm=norm, rate=rate, **report)
-            bar.set_postfix(loss=f"{float(loss):.1f}", progress=f"{budget.progress:.0%}")
+            bar.set_postfix(loss=f"{float(loss.detach()):.1f}", progress=f"{budget.progress:.0%}")
         maybe_save()
         maybe_evaluate()
         budget.start()

@@ -15,8 +15,8 @@ from dd.ui.session import Session
 
 INTRO = (
     "Up to four processes generate side by side from the same seed, with the same network and the same number of "
-    "network calls: what differs is the noise and how it is run backwards. All lanes go through the network as one "
-    "batch, so watching four costs little more than watching them one after the other would take for one."
+    "network calls: what differs is the noise and how it is run backwards. At every step the lanes share one call of "
+    "the network. Afterwards a table shows what was measured before for exactly these settings."
 )
 DEFAULT = ["dirichlet/dirichlet", "d3pm-absorbing/ancestral", "d3pm-uniform/ancestral", "gaussian/ddpm"]
 HEADERS = ["Lane", "Calls", "Bound, nats per image", "FID", "FID floor", "Accuracy", "s per image"]
@@ -57,10 +57,7 @@ def build(models: Models, engine: Engine) -> None:
             stage = player("lanes", "Press Run to start all lanes together.", "compare-player")
             with gr.Row():
                 transport.downloads("compare", session)
-            table = gr.Dataframe(
-                headers=HEADERS, value=[], interactive=False, label="Measured before, for exactly these settings",
-                elem_id="compare-table", wrap=True,
-            )  # fmt: skip
+            table = gr.Markdown(elem_id="compare-table")
 
     controls = [model, lanes, calls, images, label, guidance, seed]
 
@@ -70,10 +67,12 @@ def build(models: Models, engine: Engine) -> None:
         pairs = [Lane(*str(lane).split("/", 1)) for lane in lanes]
         return recipe(model, pairs, calls, images, label, guidance, seed, equal_calls=True)
 
-    def measured(session: Session | None) -> list[list[str]]:
-        return (
-            [] if session is None or session.run is None else [_row(session.run.recipe, i) for i in range(_n(session))]
-        )
+    def measured(session: Session | None) -> str:
+        if session is None or session.run is None:
+            return ""
+        rows = [HEADERS, ["---"] * len(HEADERS)]
+        rows += [_row(session.run.recipe, i) for i in range(len(session.run.recipe.lanes))]
+        return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
     running = transport.connect(buttons, stage, session, controls, to_recipe, models, engine)
     running.then(measured, session, table, **transport.QUIET)
@@ -82,10 +81,6 @@ def build(models: Models, engine: Engine) -> None:
         lambda name: gr.Dropdown(class_choices(models, name), value=first_class(models, name)), model, label,
         queue=False, **transport.QUIET,
     )  # fmt: skip
-
-
-def _n(session: Session) -> int:
-    return len(session.run.recipe.lanes)
 
 
 def _row(made: Recipe, i: int) -> list[str]:

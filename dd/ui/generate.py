@@ -125,7 +125,7 @@ def _option_sliders() -> dict[str, gr.Slider]:
         for key, option in named_process(name, 2, 784).options.items():
             if key not in sliders:
                 sliders[key] = gr.Slider(
-                    option.minimum, option.maximum, option.default, step=0.05, label=OPTION_NAMES.get(key, key), info=option.help,
-                    visible=name == "dirichlet",
+                    option.minimum, option.maximum, option.default, step=0.05, visible=name == "dirichlet",
+                    label=OPTION_NAMES.get(key, key), info=option.help,
                 )  # fmt: skip
     return sliders

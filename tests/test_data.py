@@ -1,0 +1,37 @@
+"""Images as categorical cells."""
+
+import pytest
+import torch
+
+from dd.data import HELD_OUT, epoch_order, load, to_cells, to_grey
+
+
+def test_splits_do_not_overlap_and_are_all_there(mnist_root):
+    train, held_out, test = (load("mnist", split, mnist_root) for split in ("train", "held-out", "test"))
+    assert (len(train.images), len(held_out.images), len(test.images)) == (100, HELD_OUT, 64)
+    assert len(train.labels) == 100
+
+
+def test_unknown_names_are_refused(mnist_root):
+    with pytest.raises(ValueError, match="unknown data set"):
+        load("mnits", "train", mnist_root)
+    with pytest.raises(ValueError, match="unknown split"):
+        load("mnist", "validation", mnist_root)
+    with pytest.raises(ValueError, match="unknown binarisation"):
+        to_cells(torch.zeros(1, 2, 2, dtype=torch.uint8), 2, "dither", torch.Generator())
+
+
+def test_threshold_dynamic_and_levels(generator):
+    grey = torch.arange(256, dtype=torch.uint8).repeat(4000, 1).view(4000, 16, 16)
+    assert torch.equal(to_cells(grey[:1], 2, "threshold", generator)[0], (grey[0].float() / 255 > 0.5).long())
+    mean = to_cells(grey, 2, "dynamic", generator).float().mean(0)
+    torch.testing.assert_close(mean, grey[0] / 255, atol=5 * 0.5 / 4000**0.5, rtol=0)
+    levels = to_cells(grey[:1], 16, "levels", generator)
+    assert torch.equal(levels.flatten().bincount(), torch.full((16,), 16))
+    assert float((to_grey(levels, 16) - grey[:1] / 255).abs().max()) < 0.07
+
+
+def test_epochs_are_permutations_fixed_by_seed_and_number():
+    assert torch.equal(epoch_order(50, 3, 1), epoch_order(50, 3, 1))
+    assert not torch.equal(epoch_order(50, 3, 1), epoch_order(50, 3, 2))
+    assert torch.equal(epoch_order(50, 3, 1).sort().values, torch.arange(50))

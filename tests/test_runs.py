@@ -1,0 +1,178 @@
+"""Recipes, runs and their files: what the page, the command line and the API share."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dd import __main__ as cli
+from dd import export
+from dd.checkpoints import CheckpointError
+from dd.processes import REGISTRY, process
+from dd.runs import MASK, Lane, Models, Recipe, RecipeError, Run
+from tests.tiny import write_checkpoint
+
+BASE = Recipe(checkpoint="tiny", steps=4, images=3)
+
+
+@pytest.fixture(scope="module")
+def models(tiny_root):
+    return Models(tiny_root)
+
+
+def test_same_seed_same_picture_and_another_seed_another(models):
+    first, again = Run(BASE, models).exhaust()[0], Run(BASE, models).exhaust()[0]
+    other = Run(dataclasses.replace(BASE, seed=1), models).exhaust()[0]
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("name", list(REGISTRY))
+def test_every_process_and_sampler_runs_to_clean_categories(models, name):
+    for method in process(name, 2, 784).methods:
+        run = Run(dataclasses.replace(BASE, lanes=(Lane(name, method),)), models)
+        cells = run.exhaust()[0]
+        assert cells.shape == (3, 28, 28)
+        assert set(cells.unique().tolist()) <= {0, 1}
+        assert len(run.views) == run.total
+        assert run.views[-1][0].t == 0
+
+
+def test_one_advance_is_one_reverse_step(models):
+    run = Run(BASE, models)
+    times = [run.advance()[0].t for _ in range(5)]
+    assert times[0] == 1
+    assert times == sorted(times, reverse=True)
+    assert run.finished
+    assert run.advance() is None
+
+
+def test_lanes_of_a_race_do_as_they_would_alone(models):
+    lanes = (Lane("dirichlet", "dirichlet"), Lane("d3pm-absorbing", "ancestral"), Lane("gaussian", "ddim"))
+    together = Run(dataclasses.replace(BASE, lanes=lanes), models).exhaust()
+    for lane, cells in zip(lanes, together, strict=True):
+        alone = Run(dataclasses.replace(BASE, lanes=(lane,)), models).exhaust()[0]
+        assert (alone == cells).float().mean() > 0.99  # one batch or two round differently in bfloat16
+
+
+def test_equal_calls_halves_the_steps_of_two_call_methods(models):
+    lanes = (Lane("dirichlet", "euler"), Lane("dirichlet", "heun"))
+    run = Run(dataclasses.replace(BASE, lanes=lanes, equal_calls=True), models)
+    run.exhaust()
+    assert [view.calls for view in run.views[-1]] == [4, 4]
+
+
+def test_masked_cells_are_shown_as_masked(models):
+    run = Run(dataclasses.replace(BASE, lanes=(Lane("d3pm-absorbing", "ancestral"),)), models)
+    first = run.advance()[0]
+    assert (first.state == MASK).all()
+    run.exhaust()
+    assert not (run.views[-1][0].state == MASK).any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"steps": float("nan")}, "steps"),
+        ({"steps": "many"}, "steps"),
+        ({"steps": 501}, "steps"),
+        ({"images": 0}, "images"),
+        ({"images": 65}, "images"),
+        ({"images": None}, "images"),
+        ({"label": 11}, "class"),
+        ({"label": -1}, "class"),
+        ({"label": "eleven"}, "class"),
+        ({"guidance": float("inf")}, "Guidance"),
+        ({"guidance": -1}, "Guidance"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 0.5}, "seed"),
+        ({"checkpoint": "nowhere"}, "no model"),
+        ({"checkpoint": "../tiny"}, "no model"),
+        ({"lanes": ()}, "lanes"),
+        ({"lanes": (Lane("perlin", "noise"),)}, "no process"),
+        ({"lanes": (Lane("dirichlet", "guess"),)}, "no sampler"),
+        ({"lanes": (Lane("dirichlet", "euler", {"speed": 2}),)}, "no option"),
+        ({"lanes": (Lane("dirichlet", "euler", {"stretch": float("nan")}),)}, "Stretch"),
+        ({"steps": 500, "images": 64, "lanes": (Lane(),) * 4}, "lower one"),
+        ({"sha256": "0" * 64}, "other weights"),
+    ],
+)
+def test_bad_recipes_are_refused_with_a_sentence(models, changes, word):
+    with pytest.raises(RecipeError, match=word):
+        Run(dataclasses.replace(BASE, **changes), models)
+
+
+def test_recipe_survives_json_and_makes_the_same_picture(models):
+    lane = Lane("dirichlet", "euler", {"stretch": 1.5, "below": 0.5})
+    run = Run(dataclasses.replace(BASE, lanes=(lane,), label=3, guidance=2.0), models)
+    picture = run.exhaust()[0]
+    loaded = Recipe.from_json(run.recipe.to_json())
+    assert loaded == run.recipe
+    assert torch.equal(Run(loaded, models).exhaust()[0], picture)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", "null", '{"lanes": 3}', '{"lanes": [{"speed": 1}]}', "\x00\x01", "[" * 9000]
+)
+def test_files_that_are_no_recipe_are_refused(text):
+    with pytest.raises(RecipeError, match="not a recipe"):
+        Recipe.from_json(text)
+
+
+def test_time_dilation_of_one_is_exact_and_of_two_is_not(models):
+    plain = Run(BASE, models).exhaust()[0]
+    one = Run(dataclasses.replace(BASE, lanes=(Lane("dirichlet", "dirichlet", {"stretch": 1.0}),)), models).exhaust()[0]
+    two = Run(dataclasses.replace(BASE, lanes=(Lane("dirichlet", "dirichlet", {"stretch": 2.0}),)), models).exhaust()[0]
+    assert torch.equal(plain, one)
+    assert not torch.equal(plain, two)
+
+
+def test_files_of_a_run(models, tmp_path):
+    run = Run(BASE, models)
+    run.exhaust()
+    for name in ("a.png", "a.gif", "a.webp", "a.json"):
+        export.write(run, tmp_path / name)
+    assert Image.open(tmp_path / "a.png").size[0] >= 28 * 2
+    for name in ("a.gif", "a.webp"):
+        picture = Image.open(tmp_path / name)
+        assert picture.n_frames == 5
+        assert picture.info.get("loop") == 0
+    assert json.loads((tmp_path / "a.json").read_text())["sha256"] == run.recipe.sha256
+    final = np.asarray(Image.open(tmp_path / "a.png").convert("L"))
+    assert set(np.unique(final)) <= {0, 255}
+    with pytest.raises(RecipeError, match="must end in"):
+        export.write(run, tmp_path / "a.exe")
+
+
+def test_command_line_samples_and_repeats_a_recipe(tiny_root, tmp_path, capsys):
+    out = [str(tmp_path / name) for name in ("a.png", "a.json", "b.png")]
+    base = ["sample", str(tiny_root / "tiny"), "--steps", "4", "--images", "2", "--quiet"]
+    assert cli.main([*base, "--out", out[0], "--save-recipe", out[1]]) == 0
+    assert cli.main([*base, "--recipe", out[1], "--out", out[2]]) == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    capsys.readouterr()
+    assert cli.main([*base, "--steps", "0"]) == 2
+    assert "number of steps" in capsys.readouterr().err
+    assert cli.main([*base, "--option", "stretch"]) == 2
+    assert "NAME=NUMBER" in capsys.readouterr().err
+    assert cli.main(["sample", str(tmp_path / "missing"), "--quiet"]) == 2
+    assert "no model" in capsys.readouterr().err
+
+
+def test_damaged_checkpoints_say_what_to_do(tmp_path):
+    folder = write_checkpoint(tmp_path / "tiny")
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="damaged or truncated"):
+        Run(BASE, Models(tmp_path))
+    weights.unlink()
+    with pytest.raises(CheckpointError, match=r"no model\.safetensors"):
+        Run(BASE, Models(tmp_path))
+    (folder / "config.json").write_text("{")
+    with pytest.raises(RecipeError, match="no model"):
+        Run(BASE, Models(tmp_path))

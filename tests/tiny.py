@@ -1,0 +1,43 @@
+"""Small stand-ins: a data set in torchvision's raw layout and an untrained network in the hub's layout."""
+
+import struct
+from pathlib import Path
+
+import torch
+
+from dd import checkpoints
+
+TINY = {
+    "name": "tiny",
+    "architecture": "evidence-unet",
+    "network": {"K": 2, "channels": [8, 8], "blocks": [1, 1], "classes": 10},
+    "data": {"source": "mnist", "K": 2, "cells": "threshold"},
+    "mixture": {"dirichlet": 4, "d3pm-absorbing": 4},
+}
+
+
+def write_mnist(root: Path, train: int = 5100, test: int = 64, name: str = "MNIST") -> Path:
+    """Grey rectangles whose place depends on the label, as raw/{train,t10k}-{images,labels} files."""
+    raw = root / name / "raw"
+    raw.mkdir(parents=True)
+    for prefix, n in (("train", train), ("t10k", test)):
+        labels = torch.arange(n) % 10
+        images = torch.zeros(n, 28, 28, dtype=torch.uint8)
+        for i, label in enumerate(labels.tolist()):
+            images[i, 2 * label : 2 * label + 8, 4:24] = 255
+            images[i, 2 * label, 4:24] = 100
+        (raw / f"{prefix}-images-idx3-ubyte").write_bytes(
+            struct.pack(">IIII", 2051, n, 28, 28) + bytes(images.flatten())
+        )
+        (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, n) + bytes(labels.to(torch.uint8)))
+    return root
+
+
+def write_checkpoint(folder: Path, seed: int = 0, **changes: object) -> Path:
+    """An untrained network with random weights, saved like a trained one."""
+    config = {**TINY, **changes}
+    torch.manual_seed(seed)
+    network = checkpoints.build(config)
+    torch.nn.init.normal_(network.leave.weight, std=0.1)
+    checkpoints.save(folder, network.state_dict(), config)
+    return folder

@@ -1,0 +1,142 @@
+"""Training: resumed equals uninterrupted, several workers, signals, full disks."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tests.tiny import TINY, write_checkpoint
+from train import denoiser, state
+
+CONFIG = {
+    **TINY, "drop_label": 0.2, "batch": 8, "rate": 1e-3, "weight_decay": 0.01, "clip": 100.0, "ema": 0.9, "seed": 0,
+}  # fmt: skip
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(CONFIG))
+    return path
+
+
+def arguments(config, data, out, *more):
+    every = ["--log-every", "1", "--quiet", "--held-out", "8", "--device", "cpu"]
+    return ["--config", str(config), "--data-root", str(data), "--out", str(out), *every, *more]
+
+
+def losses(out):
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [(r["step"], r["loss"]) for r in records if "loss" in r]
+
+
+def test_resumed_run_equals_an_uninterrupted_one(config, mnist_root, tmp_path, monkeypatch):
+    denoiser.main(arguments(config, mnist_root, tmp_path / "whole", "--steps", "6"))
+
+    tick, flags = state.Budget.tick, []
+    monkeypatch.setattr(state.StopFlag, "__init__", lambda self: flags.append(self) or setattr(self, "raised", False))
+
+    def stop_at_three(self):
+        tick(self)
+        flags[-1].raised = self.step == 3
+
+    monkeypatch.setattr(state.Budget, "tick", stop_at_three)
+    denoiser.main(arguments(config, mnist_root, tmp_path / "parts", "--steps", "6"))
+    assert len(losses(tmp_path / "parts")) == 3
+    monkeypatch.setattr(state.Budget, "tick", tick)
+    denoiser.main(arguments(config, mnist_root, tmp_path / "parts", "--steps", "6", "--resume"))
+
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    one, two = (torch.load(tmp_path / run / "state.pt", weights_only=True) for run in ("whole", "parts"))
+    for part in ("network", "ema"):
+        for key in one[part]:
+            assert torch.equal(one[part][key], two[part][key]), key
+
+
+def test_loss_falls_and_a_checkpoint_is_exported(config, mnist_root, tmp_path):
+    denoiser.main(arguments(config, mnist_root, tmp_path / "run", "--steps", "40"))
+    curve = [loss for _, loss in losses(tmp_path / "run")]
+    assert sum(curve[-10:]) < 0.7 * sum(curve[:10])
+    from dd import checkpoints
+
+    assert checkpoints.load(tmp_path / "run" / "checkpoint").config["trained"]["steps"] == 40
+    assert list((tmp_path / "run").glob("samples-*.png"))
+
+
+def test_init_takes_over_the_weights(config, mnist_root, tmp_path, capsys):
+    source = write_checkpoint(tmp_path / "source", seed=5)
+    denoiser.main(arguments(config, mnist_root, tmp_path / "run", "--steps", "1", "--init", str(source)))
+    taken, total = capsys.readouterr().out.split("--init: ")[1].split(" tensors")[0].split(" of ")
+    assert taken == total
+
+
+def test_resume_without_a_state_says_what_to_do(config, mnist_root, tmp_path):
+    with pytest.raises(SystemExit, match="start without --resume"):
+        denoiser.main(arguments(config, mnist_root, tmp_path / "run", "--steps", "1", "--resume"))
+    (tmp_path / "run" / "state.pt").write_bytes(b"PK\x03\x04 half a file")
+    with pytest.raises(SystemExit, match="damaged"):
+        denoiser.main(arguments(config, mnist_root, tmp_path / "run", "--steps", "1", "--resume"))
+
+
+def test_full_disk_keeps_the_previous_state(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "state.pt"
+    assert state.save_state(path, {"step": 1})
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    assert not state.save_state(path, {"step": 2})
+    assert "previous state is kept" in capsys.readouterr().out
+    assert state.load_state(path) == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_pause_does_not_eat_the_budget(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    budget = state.Budget(None, minutes=1)
+    now[0] = 3600.0
+    budget.tick()
+    assert budget.seconds == budget.longest
+    with pytest.raises(ValueError, match="either"):
+        state.Budget(None, None)
+
+
+def environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "PYTHONPATH": str(REPOSITORY)}
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_leaves(config, mnist_root, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "train.denoiser",
+        *arguments(config, mnist_root, tmp_path / "run", "--steps", "100000"),
+    ]
+    with subprocess.Popen(command, cwd=REPOSITORY, env=environment()) as process:
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not (metrics.is_file() and metrics.read_text().count("\n") >= 2):
+            time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert state.load_state(tmp_path / "run" / "state.pt")["step"] >= 2
+
+
+@pytest.mark.slow
+def test_two_workers_of_torchrun_train_one_network(config, mnist_root, tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "train.denoiser", *arguments(config, mnist_root, tmp_path / "run", "--steps", "3")]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [step for step, _ in losses(tmp_path / "run")] == [1, 2, 3]

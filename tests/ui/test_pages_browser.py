@@ -1,0 +1,182 @@
+"""The page in a real browser, as a visitor would use it, on the shipped checkpoints."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytestmark = pytest.mark.browser
+
+DONE = "(id) => document.querySelector(`#${id} [data-done='1'], #${id}[data-done='1']`) !== null"
+FRAMES = """(id) => {
+  const root = document.querySelector('#' + id);
+  const holder = [root, ...root.querySelectorAll('*')].find((e) => e.ddFrames);
+  return holder ? holder.ddFrames().filter(Boolean).length : 0;
+}"""
+STEP = "(id) => (document.querySelector(`#${id} [data-step], #${id}[data-step]`) || {dataset: {}}).dataset.step"
+PIXELS = "(s) => [...document.querySelectorAll(s + ' canvas')].map((c) => c.toDataURL())"
+
+
+def set_slider(page, label: str, value: int) -> None:
+    field = page.get_by_label(f"number input for {label}").locator("visible=true")
+    field.fill(str(value))
+    field.press("Enter")
+
+
+def wait_done(page, player: str) -> None:
+    page.wait_for_function(DONE, arg=player, timeout=120_000)
+
+
+def scrub(page, player: str, step: int) -> None:
+    slider = page.locator(f"#{player} input[type=range]")
+    slider.evaluate("(e, v) => { e.value = v; e.dispatchEvent(new Event('input')); }", step)
+
+
+def test_run_shows_every_step_and_scrubs_without_the_server(page):
+    set_slider(page, "Steps", 8)
+    page.click("#generate-run")
+    wait_done(page, "generate-player")
+    assert page.evaluate(FRAMES, "generate-player") == 9
+    last = page.evaluate(PIXELS, "#generate-player")
+    page.context.set_offline(True)
+    scrub(page, "generate-player", 3)
+    third = page.evaluate(PIXELS, "#generate-player")
+    scrub(page, "generate-player", 0)
+    assert len({last[0], third[0], page.evaluate(PIXELS, "#generate-player")[0]}) == 3
+    scrub(page, "generate-player", 3)
+    assert page.evaluate(PIXELS, "#generate-player") == third
+    page.context.set_offline(False)
+
+
+def test_step_is_exactly_one_step_and_reset_clears(page):
+    for expected in ("0", "1", "2"):
+        page.click("#generate-step")
+        page.wait_for_function(f"({STEP})('generate-player') === '{expected}'", timeout=60_000)
+    page.click("#generate-reset")
+    page.wait_for_function(f"({STEP})('generate-player') === ''", timeout=30_000)
+    assert page.evaluate(FRAMES, "generate-player") == 0
+
+
+def test_pause_stops_and_run_goes_on_from_there(page):
+    set_slider(page, "Steps", 200)
+    page.click("#generate-run")
+    page.wait_for_function(f"Number(({STEP})('generate-player')) >= 3", timeout=60_000)
+    page.click("#generate-pause")
+    page.wait_for_timeout(1000)
+    paused = page.evaluate(STEP, "generate-player")
+    page.wait_for_timeout(1000)
+    assert page.evaluate(STEP, "generate-player") == paused
+    assert int(paused) < 200
+    page.click("#generate-run")
+    page.wait_for_function(f"Number(({STEP})('generate-player')) > {paused}", timeout=60_000)
+    page.click("#generate-reset")
+
+
+def test_downloads_and_a_recipe_that_reloads_into_the_same_picture(page, tmp_path):
+    set_slider(page, "Steps", 6)
+    page.get_by_label("Seed").locator("visible=true").fill("7")
+    page.click("#generate-run")
+    wait_done(page, "generate-player")
+    picture = page.evaluate(PIXELS, "#generate-player")
+    files = {}
+    for kind in ("png", "gif", "webp", "json"):
+        with page.expect_download(timeout=60_000) as download:
+            page.click(f"#generate-{kind}")
+        files[kind] = tmp_path / download.value.suggested_filename
+        assert files[kind].suffix == f".{kind}"
+        download.value.save_as(files[kind])
+    assert Image.open(files["gif"]).n_frames == 7
+    recipe = json.loads(files["json"].read_text())
+    assert (recipe["seed"], recipe["steps"]) == (7, 6)
+    page.reload()
+    page.wait_for_selector("#generate-run")
+    page.set_input_files("input[type=file]", str(files["json"]))
+    wait_done(page, "generate-player")
+    assert page.evaluate(PIXELS, "#generate-player") == picture
+
+
+def test_bad_recipe_file_gets_a_sentence(page, tmp_path):
+    bad = tmp_path / "bad.json"
+    bad.write_text("{}")
+    page.set_input_files("input[type=file]", str(bad))
+    page.get_by_text("this is not a recipe").first.wait_for(timeout=30_000)
+
+
+def test_two_visitors_do_not_share_state(page, browser, app_url):
+    other = browser.new_context().new_page()
+    other.goto(app_url)
+    other.wait_for_selector("#generate-run")
+    set_slider(page, "Steps", 5)
+    page.click("#generate-run")
+    wait_done(page, "generate-player")
+    assert other.evaluate(FRAMES, "generate-player") == 0
+    other.click("#generate-png")
+    other.get_by_text("nothing to download yet").first.wait_for(timeout=30_000)
+    other.context.close()
+
+
+def test_process_changes_the_samplers_and_options_on_offer(page):
+    page.get_by_text("Options of the process").first.click()
+    dilation = page.get_by_text("Time dilation c", exact=True)
+    dilation.wait_for()
+    page.get_by_label("Process", exact=True).locator("visible=true").click()
+    page.get_by_role("option", name="D3PM, absorbing").click()
+    dilation.wait_for(state="hidden")
+    set_slider(page, "Steps", 4)
+    page.click("#generate-run")
+    wait_done(page, "generate-player")
+
+
+def test_compare_runs_all_lanes_in_lockstep(page):
+    page.get_by_role("tab", name="Compare").click()
+    set_slider(page, "Network calls", 6)
+    page.click("#compare-run")
+    wait_done(page, "compare-player")
+    assert len(page.evaluate(PIXELS, "#compare-player")) == 4
+    numbers = page.locator("#compare-player .dd-numbers").all_inner_texts()
+    assert all("6 calls" in text for text in numbers)
+    page.locator("#compare-table table").wait_for()
+    before = page.evaluate(PIXELS, "#compare-player")
+    scrub(page, "compare-player", 2)
+    assert all(a != b for a, b in zip(before, page.evaluate(PIXELS, "#compare-player"), strict=True))
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_overflows_or_shifts(browser, app_url, width, scheme):
+    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(f"{app_url}/?__theme={scheme}")
+    page.wait_for_selector("#generate-run")
+    set_slider(page, "Steps", 4)
+    page.click("#generate-run")
+    page.wait_for_function(f"Number(({STEP})('generate-player')) >= 1", timeout=60_000)
+    box = page.locator("#generate-player canvas").first.bounding_box()
+    wait_done(page, "generate-player")
+    assert page.locator("#generate-player canvas").first.bounding_box() == box
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to read the app's processor time")
+def test_closing_the_tab_stops_the_computation(browser, app):
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(app.url)
+    page.wait_for_selector("#generate-run")
+    set_slider(page, "Steps", 500)
+    set_slider(page, "Images", 64)
+    page.click("#generate-run")
+    page.wait_for_function(f"Number(({STEP})('generate-player')) >= 1", timeout=60_000)
+    busy = cpu_over(app, 2)
+    context.close()
+    time.sleep(4)
+    assert cpu_over(app, 2) < 0.4 * busy
+
+
+def cpu_over(app, seconds: float) -> float:
+    before = app.cpu_seconds()
+    time.sleep(seconds)
+    return app.cpu_seconds() - before
