@@ -27,7 +27,7 @@ def write_mnist(root: Path, train: int = 5100, test: int = 64, name: str = "MNIS
             images[i, 2 * label : 2 * label + 8, 4:24] = 255
             images[i, 2 * label, 4:24] = 100
         (raw / f"{prefix}-images-idx3-ubyte").write_bytes(
-            struct.pack(">IIII", 2051, n, 28, 28) + bytes(images.flatten())
+            struct.pack(">IIII", 2051, n, 28, 28) + images.numpy().tobytes()
         )
         (raw / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, n) + bytes(labels.to(torch.uint8)))
     return root
