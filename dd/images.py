@@ -37,7 +37,7 @@ class ImageError(ValueError):
 
 
 def open_image(source: Source, max_side: int = MAX_SIDE) -> Image.Image:
-    """The first frame of a picture, upright, over white where it is transparent, 8-bit RGB, sides at most `max_side`."""
+    """The first frame of a picture as upright 8-bit RGB, over white, sides at most `max_side`."""
     data = _read(source)
     try:
         with warnings.catch_warnings():
@@ -76,7 +76,8 @@ def _read(source: Source) -> bytes:
 def _identify(data: bytes) -> Image.Image:
     """Header only: a known raster format of an admissible size."""
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        Image.init()  # registers every plugin, once
+        image = Image.open(io.BytesIO(data), formats=[name for name in FORMATS if name in Image.OPEN])
     except Image.DecompressionBombError as error:
         raise ImageError(_too_large()) from error
     except UnidentifiedImageError as error:

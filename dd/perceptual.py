@@ -1,12 +1,11 @@
 """How alike two pictures are: PSNR, SSIM, LPIPS (SqueezeNet), and SqueezeNet features for a Frechet distance.
 
-Images are (B, 1 or 3, H, W) in [0, 1]. The ImageNet weights of SqueezeNet 1.1 come from torch's hub folder (TORCH_HOME),
-or are downloaded once by torchvision; without them and without a network `PerceptualError` says what to do, and PSNR
-and SSIM go on working.
+Images are (B, 1 or 3, H, W) in [0, 1]. The ImageNet weights of SqueezeNet 1.1 come from torch's hub folder
+(TORCH_HOME), or are downloaded there once; without them and without a network `PerceptualError` says what to do, and
+PSNR and SSIM go on working.
 """
 
-import contextlib
-import io
+import pickle
 import socket
 import warnings
 from functools import lru_cache
@@ -21,6 +20,7 @@ from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 SMALLEST = 32  # pixels a side that SqueezeNet's pooling needs
 WEIGHTS = SqueezeNet1_1_Weights.IMAGENET1K_V1
 SOURCE = WEIGHTS.url.split("/")[2]
+UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError)
 
 
 class PerceptualError(RuntimeError):
@@ -45,21 +45,38 @@ def _ensure_weights() -> None:
         raise PerceptualError(f"LPIPS weights are not available offline: {hint}") from error
 
 
+def why_unavailable() -> str | None:
+    """None where LPIPS works, else the sentence that says what to do."""
+    try:
+        _lpips()
+    except PerceptualError as error:
+        return str(error)
+    return None
+
+
 @lru_cache(maxsize=1)
 def _lpips() -> lpips.LPIPS:
     _ensure_weights()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), torch.inference_mode(False):  # to be usable with gradients, whoever asks first
             warnings.simplefilter("ignore")  # lpips calls torchvision by its old `pretrained` argument
             return lpips.LPIPS(net="squeeze", verbose=False).requires_grad_(False).eval()
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise PerceptualError(f"{weights_path()} is damaged; delete it and fetch {WEIGHTS.url} again") from error
+    except UNREADABLE as error:
+        raise PerceptualError(_damaged()) from error
 
 
 @lru_cache(maxsize=1)
 def _squeezenet() -> nn.Module:
     _ensure_weights()
-    return squeezenet1_1(weights=WEIGHTS, progress=False).features.requires_grad_(False).eval()
+    try:
+        with torch.inference_mode(False):
+            return squeezenet1_1(weights=WEIGHTS, progress=False).features.requires_grad_(False).eval()
+    except UNREADABLE as error:
+        raise PerceptualError(_damaged()) from error
+
+
+def _damaged() -> str:
+    return f"{weights_path()} is damaged; delete it and fetch {WEIGHTS.url} again"
 
 
 def lpips_distance(x: Tensor, y: Tensor) -> Tensor:

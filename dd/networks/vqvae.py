@@ -62,8 +62,9 @@ class Quantiser(nn.Module):
         """One step of the codebook; returns how many codes were revived.
 
         counts <- decay counts + (1 - decay) n,    e_j <- (e_j + (1 - decay) sum_{i: k_i = j} (z_i - e_j) / counts_j)
-        normalised: the running k-means of van den Oord et al. (2017, appendix A.1). A code used less than `revive` times
-        the mean use is replaced by a random latent of this batch and given the mean count, so that it has time to settle.
+        normalised: the running k-means of van den Oord et al. (2017, appendix A.1). A code used less than `revive`
+        times the mean use is put on a random latent of this batch, and given the mean count so that it has time to
+        settle.
         """
         z = z.detach()
         if not bool(self.counts.any()):  # the first batch is the first codebook

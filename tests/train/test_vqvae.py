@@ -1,0 +1,412 @@
+"""Training, measuring and encoding with a VQ-VAE, on small pictures made here."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+from torchvision import datasets
+
+from dd import checkpoints, perceptual
+from dd.checkpoints import CheckpointError
+from train import cards, codes, evaluate_vqvae, pictures, vqvae
+from train.pictures import Pictures, celeba, find, split
+
+ROOT = Path(__file__).parents[2]
+needs_weights = pytest.mark.skipif(
+    not perceptual.weights_path().is_file(), reason="SqueezeNet weights are not in torch's hub folder (set TORCH_HOME)"
+)
+CONFIG = {
+    "name": "shapes",
+    "architecture": "vqvae",
+    "network": {"K": 16, "colours": 3, "d": 4, "channels": [8, 8], "encoder": [0, 1], "decoder": [0, 1]},
+    "data": {"source": "folder", "folder": "shapes", "held_out": 0.3, "crop": 32, "smallest": 32, "size": 32},
+    "losses": {
+        "l1": 1.0, "lpips": 0.0, "gan": 0.1, "gan_start": 0.5, "commit": 0.1, "price": 0.02, "price_start": 0.1,
+        "temperature": 0.1, "decay": 0.9, "revive": 0.1,
+    },
+    "batch": 4, "rate": 2.0e-3, "critic_rate": 1.0e-3, "clip": 1.0, "ema": 0.9, "seed": 0,
+    "card": {"data": "made-up shapes", "terms": "none"},
+}  # fmt: skip
+
+
+def shape(i: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
+    """A coloured box on a coloured ground."""
+    generator = np.random.default_rng(i)
+    array = np.empty((*size[::-1], 3), np.uint8)
+    array[:] = generator.integers(0, 256, 3)
+    top, left = generator.integers(0, 20, 2)
+    array[top : top + 18, left : left + 18] = generator.integers(0, 256, 3)
+    return Image.fromarray(array)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A data root with shapes/{a,b}/*.png and a configuration file beside it."""
+    for i in range(24):
+        path = tmp_path / "shapes" / "ab"[i % 2] / f"shape-{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shape(i).save(path)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    return tmp_path
+
+
+def arguments(root: Path, out: str, *more: str) -> list[str]:
+    fixed = [
+        "--config",
+        str(root / "config.yaml"),
+        "--data-root",
+        str(root),
+        "--out",
+        str(root / out),
+        "--device",
+        "cpu",
+    ]
+    return [*fixed, "--quiet", "--log-every", "1", *more]
+
+
+def records(root: Path, out: str) -> list[dict]:
+    lines = (root / out / "metrics.jsonl").read_text().splitlines()
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def stop_after(monkeypatch, steps: int) -> None:
+    """As if SIGTERM arrived after so many steps."""
+    calls = iter(range(10**6))
+
+    class Flag:
+        @property
+        def raised(self):
+            return next(calls) >= steps
+
+    monkeypatch.setattr(vqvae, "StopFlag", Flag)
+
+
+# -- training --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lpips", [0.0, pytest.param(0.5, marks=needs_weights)])
+def test_resumed_run_equals_an_uninterrupted_one(root, monkeypatch, lpips):
+    config = CONFIG | {"losses": CONFIG["losses"] | {"lpips": lpips}}
+    (root / "config.yaml").write_text(yaml.safe_dump(config))
+    vqvae.main(arguments(root, "whole", "--steps", "10"))
+    with monkeypatch.context() as patch:
+        stop_after(patch, 6)  # in the middle of the GAN's ramp
+        vqvae.main(arguments(root, "parts", "--steps", "10"))
+    assert not (root / "parts" / "checkpoint").exists()
+    assert records(root, "parts")[-1]["step"] == 6
+    vqvae.main(arguments(root, "parts", "--steps", "10", "--resume"))
+    assert records(root, "parts") == records(root, "whole")
+    a, b = (load_file(root / out / "checkpoint" / "model.safetensors") for out in ("whole", "parts"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_every_loss_is_logged_and_the_gan_starts_late(root):
+    vqvae.main(arguments(root, "run", "--steps", "20"))
+    steps = [r for r in records(root, "run") if "l1" in r]
+    assert len(steps) == 20
+    assert {"l1", "lpips", "commit", "price_nats", "norm", "revived", "alive"} <= set(steps[0])
+    with_gan = [r["step"] for r in steps if "gan" in r]
+    with_critic = [r["step"] for r in steps if "critic" in r]
+    assert with_gan == list(range(12, 21))  # progress > 0.5: the weight is zero at 0.5 itself
+    assert with_critic == list(range(10, 21))
+    assert all(r["adaptive"] > 0 and 0 < r["gan_weight"] <= 0.1 for r in steps if "gan" in r)
+    assert all(np.isfinite(v) for r in steps for v in r.values())
+
+
+def test_losses_can_be_left_out(root):
+    vqvae.main(arguments(root, "run", "--steps", "12", "--without", "gan", "price"))
+    steps = [r for r in records(root, "run") if "l1" in r]
+    assert not any("gan" in r or "critic" in r for r in steps)
+    assert all(r["price_nats"] == 0 for r in steps)
+    card = (root / "run" / "checkpoint" / "README.md").read_text()
+    assert "--without gan price" in card
+    assert "hinge GAN" not in card
+
+
+def test_training_learns(root):
+    vqvae.main(arguments(root, "run", "--steps", "200", "--without", "gan", "price"))
+    l1 = [r["l1"] for r in records(root, "run") if "l1" in r]
+    assert np.mean(l1[-20:]) < 0.7 * np.mean(l1[:5])
+
+
+def test_adaptive_weight_balances_the_gradients_at_the_last_layer():
+    trainer = vqvae.Trainer(CONFIG | {"seed": 3}, torch.device("cpu"))
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    x_hat = trainer.network(x).x_hat
+    g_rec, _ = trainer.image_gradient(x, x_hat, progress=0.0)
+    g_all, report = trainer.image_gradient(x, x_hat, progress=1.0)
+    at_last = [
+        torch.autograd.grad(x_hat, trainer.network.last, g, retain_graph=True)[0] for g in (g_rec, g_all - g_rec)
+    ]
+    assert float(at_last[1].norm() / at_last[0].norm()) == pytest.approx(report["gan_weight"], rel=1e-3)
+
+
+def test_price_makes_codes_more_predictable(root):
+    entropy = {}
+    for price in (0.0, 1.0):
+        losses = CONFIG["losses"] | {"price": price, "gan": 0.0}
+        (root / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"losses": losses}))
+        out = f"price-{price}"
+        vqvae.main(arguments(root, out, "--steps", "150"))
+        made = codes.encode_folder(root / out / "checkpoint", root / "shapes", 40)
+        entropy[price] = codes.entropies(made.codes, made.codes, made.K)["left_up"]
+    assert entropy[1.0] < 0.7 * entropy[0.0]
+
+
+@pytest.mark.slow
+def test_sigterm_saves_and_the_run_can_be_resumed(root):
+    command = [sys.executable, "-m", "train.vqvae", *arguments(root, "run", "--steps", "100000")]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}) as process:
+        metrics, deadline = root / "run" / "metrics.jsonl", time.monotonic() + 300
+        while time.monotonic() < deadline and not (metrics.is_file() and metrics.read_text().count("\n") > 3):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 0
+    step = torch.load(root / "run" / "state.pt", weights_only=True)["step"]
+    assert step == records(root, "run")[-1]["step"] > 3
+    vqvae.main(arguments(root, "run", "--steps", str(step + 2), "--resume"))
+    assert records(root, "run")[-1]["step"] == step + 2
+
+
+def test_resume_without_a_state_says_so(root):
+    with pytest.raises(SystemExit, match=r"there is no .*state\.pt"):
+        vqvae.main(arguments(root, "nothing", "--steps", "2", "--resume"))
+
+
+def test_without_squeezenet_weights_a_run_without_lpips_goes_through(root, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(root / "hub"))
+    monkeypatch.setattr(perceptual.socket, "create_connection", refuse)
+    perceptual._lpips.cache_clear()
+    vqvae.main(arguments(root, "run", "--steps", "3"))
+    assert records(root, "run")[-1]["held_out/lpips"] is None
+    assert records(root, "run")[-1]["held_out/psnr"] > 0
+
+
+def test_shipped_configurations_build():
+    for path in (ROOT / "train" / "configs").glob("*-vqvae.yaml"):
+        config = yaml.safe_load(path.read_text())
+        network = checkpoints.build(config)
+        assert 1.5e6 < sum(p.numel() for p in network.parameters()) < 3.1e6
+        assert network.bits_per_pixel() <= 0.75
+        assert set(config["losses"]) == set(CONFIG["losses"])
+
+
+# -- pictures --------------------------------------------------------------------------------------------------------
+
+
+def test_split_is_by_name_disjoint_and_stable():
+    files = [Path(f"folder-{i % 7}") / f"picture-{i}.jpg" for i in range(2000)]
+    parts = split(files, 0.1)
+    assert set(parts.train) | set(parts.held_out) == set(files)
+    assert not set(parts.train) & set(parts.held_out)
+    assert 140 < len(parts.held_out) < 260
+    moved = split([Path("elsewhere") / path.name for path in files[::2]], 0.1)
+    assert {p.name for p in moved.held_out} <= {p.name for p in parts.held_out}
+    assert split(files, 0.0).held_out == []
+
+
+def test_find_is_recursive_sorted_and_says_when_there_is_nothing(root):
+    files = find(root)
+    assert len(files) == 24
+    assert files == sorted(files)
+    (root / "empty").mkdir()
+    with pytest.raises(SystemExit, match="no pictures"):
+        find(root / "empty")
+
+
+@pytest.mark.parametrize("size", [(40, 40), (200, 90), (16, 300)])
+def test_random_crops_have_the_asked_size_and_stay_inside(tmp_path, size):
+    Image.new("RGB", size, (255, 255, 255)).save(tmp_path / "white.png")
+    batch = Pictures(find(tmp_path), 3).batch(8, 32, 48, torch.Generator().manual_seed(0))
+    assert batch.shape == (8, 3, 32, 32)
+    assert float(batch.min()) == 1.0  # nothing from outside the picture
+
+
+def test_crops_vary_in_scale_and_are_a_function_of_the_generator(root):
+    loaded = Pictures(find(root), 3)
+    a, b, c = (loaded.batch(16, 32, 32, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_cache_limit_changes_nothing(root, monkeypatch):
+    expected = Pictures(find(root), 3).whole(range(24), 32)
+    monkeypatch.setattr(pictures, "CACHE_BYTES", 3 * 48 * 40 * 5)
+    loaded = Pictures(find(root), 3)
+    assert torch.equal(loaded.whole(range(24), 32), expected)
+    assert torch.equal(loaded.whole(range(24), 32), expected)
+    assert len(loaded._kept) == 5
+
+
+@pytest.fixture
+def celeba_root(tmp_path):
+    """CelebA's layout in miniature: every file that torchvision wants, nine colour pictures of 178 x 218."""
+    base = tmp_path / "celeba"
+    (base / "img_align_celeba").mkdir(parents=True)
+    names = [f"{i:06d}.jpg" for i in range(1, 10)]
+    for i, name in enumerate(names):
+        shape(i, (178, 218)).save(base / "img_align_celeba" / name, quality=95)
+    parts = [0, 0, 0, 0, 0, 1, 1, 2, 2]
+    (base / "list_eval_partition.txt").write_text("".join(f"{n} {p}\n" for n, p in zip(names, parts, strict=True)))
+    (base / "identity_CelebA.txt").write_text("".join(f"{n} {i}\n" for i, n in enumerate(names)))
+    attributes = "".join(f"{n}  1 -1\n" for n in names)
+    (base / "list_attr_celeba.txt").write_text(f"{len(names)}\nSmiling Male\n{attributes}")
+    boxes = "".join(f"{n} 1 2 30 40\n" for n in names)
+    (base / "list_bbox_celeba.txt").write_text(f"{len(names)}\nimage_id x_1 y_1 width height\n{boxes}")
+    points = "".join(f"{n} {' '.join(['7'] * 10)}\n" for n in names)
+    columns = " ".join(f"p{i}" for i in range(10))
+    (base / "list_landmarks_align_celeba.txt").write_text(f"{len(names)}\n{columns}\n{points}")
+    return tmp_path
+
+
+def test_celeba_is_read_as_torchvision_reads_it(celeba_root, monkeypatch):
+    monkeypatch.setattr(datasets.CelebA, "_check_integrity", lambda self: True)  # it wants the real files' checksums
+    ours = celeba(celeba_root)
+    for files, name in ((ours.train, "train"), (ours.held_out, "valid")):
+        theirs = datasets.CelebA(str(celeba_root), split=name)
+        assert len(files) == len(theirs) == {"train": 5, "valid": 2}[name]
+        for i, image in enumerate(Pictures(files, 3)):
+            assert image.mode == "RGB"
+            assert np.array_equal(np.asarray(image), np.asarray(theirs[i][0]))
+
+
+def test_celeba_trains_in_colour(celeba_root):
+    (celeba_root / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    vqvae.main(arguments(celeba_root, "run", "--steps", "3", "--celeba"))
+    config = json.loads((celeba_root / "run" / "checkpoint" / "config.json").read_text())
+    assert config["data"]["source"] == "celeba"
+    assert config["trained"]["pictures"] == 5
+    assert records(celeba_root, "run")[-1]["held_out/images"] == 2
+    assert "CelebA" in (celeba_root / "run" / "checkpoint" / "README.md").read_text()
+
+
+def test_missing_celeba_says_where_it_is_expected(tmp_path):
+    with pytest.raises(SystemExit, match=r"no CelebA .*list_eval_partition\.txt"):
+        celeba(tmp_path)
+
+
+# -- measuring, cards, codes -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(root):
+    vqvae.main(arguments(root, "run", "--steps", "12"))
+    return root
+
+
+def test_figures_are_what_they_say(trained):
+    folder = trained / "run" / "checkpoint"
+    result = evaluate_vqvae.evaluate(folder, trained / "shapes", 32)
+    network = checkpoints.load(folder).network
+    x = Pictures(find(trained / "shapes"), 3).whole(range(24), 32)
+    x_hat, grids = network.reconstruct(x)
+    mse = ((x_hat * 255).round() / 255 - x).square().mean((1, 2, 3))
+    assert result["psnr"] == pytest.approx(float((-10 * mse.log10()).mean()), abs=1e-3)
+    assert result["usage"] == pytest.approx(len(grids.unique()) / 16)
+    p = torch.bincount(grids.flatten(), minlength=16) / grids.numel()
+    assert result["code_entropy_bits"] == pytest.approx(float(-torch.xlogy(p, p).sum() / np.log(2)), abs=1e-5)
+    assert result["bits_per_pixel"] == 4 / 16
+    assert result["images"] == 24
+    parts = [evaluate_vqvae.evaluate(folder, trained / "shapes", 32, part)["images"] for part in ("train", "held-out")]
+    assert sum(parts) == 24
+    assert parts[0] == checkpoints.load(folder).config["trained"]["pictures"]
+
+
+def test_retrieval_counts_own_originals():
+    originals = torch.eye(4)
+    rebuilt = originals[[0, 1, 3, 2]] * 0.9
+    assert evaluate_vqvae.retrieved(originals, rebuilt) == 0.5
+
+
+@needs_weights
+def test_evaluate_command_prints_one_json_object(trained, capsys):
+    folder = trained / "run" / "checkpoint"
+    capsys.readouterr()
+    evaluate_vqvae.main([str(folder), "--data", str(trained / "shapes"), "--size", "32", "--card", "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert {"psnr", "ssim", "lpips", "usage", "bits_per_pixel", "images", "fid", "retrieved"} <= set(result)
+    assert 0 < result["lpips"] < 1
+    card = (folder / "README.md").read_text()
+    assert f"| psnr | {result['psnr']:.4g} |" in card
+    assert cards.UNMEASURED not in card
+
+
+def test_card_claims_nothing_before_it_is_measured(trained):
+    folder = trained / "run" / "checkpoint"
+    card = (folder / "README.md").read_text()
+    assert cards.UNMEASURED in card
+    assert "made-up shapes" in card
+    assert "Trained for 12 steps" in card
+    assert str(trained) not in card
+    assert str(trained) not in (folder / "config.json").read_text()
+    for psnr in (20.0, 21.0):  # measured again, figures are replaced
+        cards.fill_metrics(folder, {"psnr": psnr, "images": 3}, "the command")
+    card = (folder / "README.md").read_text()
+    assert "| psnr | 21 |" in card
+    assert "| psnr | 20 |" not in card
+    (folder / "README.md").write_text("something else")
+    with pytest.raises(CheckpointError, match="no place for figures"):
+        cards.fill_metrics(folder, {"psnr": 1.0}, "the command")
+
+
+def test_codes_of_a_folder_round_trip(trained, capsys):
+    folder, path = trained / "run" / "checkpoint", trained / "codes.safetensors"
+    command = [str(folder), "--data", str(trained / "shapes"), "--size", "32", "--out", str(path), "--mirror", "--json"]
+    capsys.readouterr()
+    codes.main(command)
+    printed = json.loads(capsys.readouterr().out)
+    made = codes.load_codes(path)
+    assert (made.codes.shape, made.K, made.names) == ((48, 8, 8), 16, ["a", "b"])
+    assert printed["grids"] == 48
+    files = find(trained / "shapes")
+    assert made.labels[:24].tolist() == made.labels[24:].tolist() == ["ab".index(p.parent.name) for p in files]
+    network = checkpoints.load(folder).network
+    x = Pictures(files, 3).whole(range(24), 32)
+    assert torch.equal(made.codes[:24], network.encode(x))
+    assert torch.equal(made.codes[24:], network.encode(x.flip(-1)))
+    assert made.sha256 == checkpoints.load(folder).sha256
+    assert int((~made.held_out[:24]).sum()) == checkpoints.load(folder).config["trained"]["pictures"]
+
+
+def test_entropies_of_known_laws():
+    """Independent uniform codes: log K everywhere. A copy of the left code nine times out of ten: its exact entropy."""
+    g, K = torch.Generator().manual_seed(0), 4
+    free = torch.randint(K, (3000, 6, 6), generator=g)
+    for name, value in codes.entropies(free[:2500], free[2500:], K).items():
+        assert value == pytest.approx(1.0 if name == "used" else np.log(K), abs=0.01), name
+    chain = free.clone()
+    for j in range(1, 6):
+        stay = torch.rand(3000, 6, generator=g) < 0.9
+        chain[:, :, j] = torch.where(stay, chain[:, :, j - 1], free[:, :, j])
+    p = torch.tensor([0.9 + 0.1 / K] + [0.1 / K] * (K - 1))
+    found = codes.entropies(chain[:2500], chain[2500:], K)
+    assert found["marginal"] == pytest.approx(np.log(K), abs=0.01)
+    assert found["left"] == pytest.approx(float(-(p * p.log()).sum()), abs=0.01)
+    assert found["left_up"] == pytest.approx(found["left"], abs=0.01)
+
+
+def test_entropies_of_unseen_contexts_are_finite_upper_bounds():
+    g = torch.Generator().manual_seed(0)
+    train, test = torch.randint(0, 20, (3, 5, 5), generator=g), torch.randint(20, 40, (3, 5, 5), generator=g)
+    assert all(np.log(40) <= v < 10 for k, v in codes.entropies(train, test, 40).items() if k != "used")
+
+
+def test_causal_network_finds_what_the_counts_find():
+    g, K = torch.Generator().manual_seed(0), 4
+    grids = torch.randint(K, (400, 1, 1), generator=g).expand(-1, 6, 6).clone()  # constant grids
+    codebook = torch.nn.functional.normalize(torch.randn(K, 4, generator=g), dim=1)
+    nats = codes.fit_context(grids[:300], grids[300:], codebook, steps=40)
+    assert nats < 0.25 * np.log(K)  # log K / 36 at best: only the first cell is news

@@ -1,0 +1,51 @@
+"""Model cards: what a checkpoint is, what it learnt from, under what terms; figures only once they are measured."""
+
+from pathlib import Path
+
+from dd.checkpoints import CheckpointError, write_text
+
+BEGIN, END = "<!-- metrics -->", "<!-- /metrics -->"
+UNMEASURED = "Not measured yet."
+
+
+def vqvae_card(config: dict, command: str) -> str:
+    """The card of a VQ-VAE, with an empty place for its figures."""
+    network, trained, w = config["network"], config["trained"], config["losses"]
+    factor = 2 ** len(network["channels"])
+    losses = ["L1"]
+    losses += ["LPIPS (squeeze)"] if w["lpips"] else []
+    losses += [f"hinge GAN from {w['gan_start']:.0%} of the run"] if w["gan"] else []
+    losses += ["a price on codes that a causal context does not foresee"] if w["price"] else []
+    return f"""---
+license: other
+tags: [vq-vae, image-reconstruction]
+---
+# {config["name"]}
+
+A VQ-VAE of the Dirichlet Diffusion project: {"grey" if network["colours"] == 1 else "colour"} pictures as grids of
+{network["K"]} codes, one for every {factor} x {factor} pixels, and back. Losses: {", ".join(losses)}.
+
+- Data: {config["card"]["data"]}; {trained["pictures"]} to learn from, others held out by a hash of the file name.
+- Terms of the data: {config["card"]["terms"]}. The weights were learnt from it and are for use under the same terms.
+- Command: `{command}`
+- Trained for {trained["steps"]} steps, {trained["minutes"]} minutes, seed {trained["seed"]}.
+
+## Figures
+{BEGIN}
+{UNMEASURED}
+{END}
+
+Limits: it was trained on a small set of pictures and on a CPU; fine text, thin lines and faces in a crowd suffer first.
+"""
+
+
+def fill_metrics(folder: Path, figures: dict, command: str) -> None:
+    """Put measured figures, and the command that measured them, into the card's place for them."""
+    path = folder / "README.md"
+    text = path.read_text() if path.is_file() else ""
+    if BEGIN not in text or END not in text:
+        raise CheckpointError(f"{path} has no place for figures ({BEGIN} ... {END})")
+    rows = [f"| {k} | {v:.4g} |" if isinstance(v, float) else f"| {k} | {v} |" for k, v in figures.items()]
+    table = "\n".join([f"`{command}`", "", "| figure | value |", "|---|---|", *rows])
+    before, after = text.split(BEGIN)[0], text.split(END)[1]
+    write_text(path, f"{before}{BEGIN}\n{table}\n{END}{after}")

@@ -1,0 +1,112 @@
+"""What a VQ-VAE checkpoint does to pictures: PSNR, SSIM, LPIPS, FID, codebook usage, bits per pixel.
+
+python -m train.evaluate CHECKPOINT --data DIR --size 128 --json         (dispatches here)
+python -m train.evaluate_vqvae CHECKPOINT --data DIR --size 128 [--part held-out] [--card] --json
+"""
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dd import checkpoints, perceptual
+from dd.metrics import frechet_distance
+from dd.networks.vqvae import VqVae
+from train.cards import fill_metrics
+from train.pictures import Pictures, find, split
+
+BATCH_PIXELS = 2**19  # rebuilt at a time
+
+
+def evaluate(
+    checkpoint: str | Path,
+    data: str | Path,
+    size: int,
+    part: str = "all",
+    limit: int | None = None,
+    device: torch.device | str = "cpu",
+) -> dict[str, float | int | str]:
+    """Rebuild the pictures below `data`, middle squares at size x size, and say how well.
+
+    part: "all", or by the checkpoint's own split of file names those it learnt from ("train") or not ("held-out").
+    """
+    loaded = checkpoints.load(checkpoint, device)
+    files = find(data)
+    if part != "all":
+        files = getattr(split(files, loaded.config["data"]["held_out"]), part.replace("-", "_"))
+        if not files:
+            raise SystemExit(f"no picture of {data} is in the part {part!r}")
+    pictures = Pictures(files[:limit], loaded.network.colours)
+    facts = {"checkpoint": loaded.name, "sha256": loaded.sha256, "size": size, "part": part}
+    return facts | measure(loaded.network, pictures, size, deep=True)
+
+
+@torch.inference_mode()
+def measure(network: VqVae, pictures: Pictures, size: int, deep: bool = False) -> dict[str, float | None]:
+    """Means over pictures of the 8-bit reconstructions' PSNR, SSIM and LPIPS; share of codes in use; bits per pixel.
+
+    deep: also, in SqueezeNet features, the FID between originals and reconstructions, and `retrieved`: for which share
+    of the reconstructions the nearest original is their own. Figures that need SqueezeNet are None without its weights.
+    """
+    device = next(network.parameters()).device
+    missing = perceptual.why_unavailable()
+    if missing:
+        print(missing, file=sys.stderr, flush=True)
+    used = torch.zeros(network.K, dtype=torch.long)
+    figures: dict[str, list[Tensor]] = {"psnr": [], "ssim": [], "lpips": []}
+    real, rebuilt = [], []
+    per_batch = max(1, BATCH_PIXELS // size**2)
+    for start in range(0, len(pictures), per_batch):
+        x = pictures.whole(range(start, min(start + per_batch, len(pictures))), size).to(device)
+        x_hat, codes = network.reconstruct(x)
+        x_hat = (x_hat * 255).round() / 255
+        used += torch.bincount(codes.flatten().cpu(), minlength=network.K)
+        figures["psnr"].append(perceptual.psnr(x_hat, x))
+        figures["ssim"].append(perceptual.ssim(x_hat, x))
+        if not missing:
+            figures["lpips"].append(perceptual.lpips_distance(x_hat, x))
+        if deep and not missing:
+            real.append(perceptual.features(x))
+            rebuilt.append(perceptual.features(x_hat))
+    out: dict[str, float | None] = {k: float(torch.cat(v).mean()) if v else None for k, v in figures.items()}
+    p = used / used.sum()
+    out |= {
+        "usage": float((used > 0).float().mean()),
+        "code_entropy_bits": float(-torch.xlogy(p, p).sum() / math.log(2)),
+    }
+    out |= {"bits_per_pixel": network.bits_per_pixel(), "images": len(pictures)}
+    if deep and len(pictures) > 1:
+        a, b = (torch.cat(real), torch.cat(rebuilt)) if real else (None, None)
+        out |= {"fid": frechet_distance(a, b) if real else None, "retrieved": retrieved(a, b) if real else None}
+    return out
+
+
+def retrieved(originals: Tensor, rebuilt: Tensor) -> float:
+    """Share of rebuilt pictures (N, D) whose nearest original (N, D) is their own."""
+    nearest = torch.cat([torch.cdist(part, originals).argmin(1) for part in rebuilt.split(1000)])
+    return float((nearest.cpu() == torch.arange(len(nearest))).float().mean())
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Measure a VQ-VAE on any folder of pictures.")
+    parser.add_argument("checkpoint")
+    parser.add_argument("--data", required=True, help="folder of pictures, searched recursively")
+    parser.add_argument("--size", type=int, default=128, help="middle squares of this many pixels a side")
+    parser.add_argument("--part", default="all", choices=("all", "held-out", "train"), help="by the checkpoint's split")
+    parser.add_argument("--limit", type=int, help="at most this many pictures")
+    parser.add_argument("--card", action="store_true", help="write the figures into the checkpoint's model card")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args(argv)
+    result = evaluate(args.checkpoint, args.data, args.size, args.part, args.limit)
+    if args.card:
+        what = f"--data {Path(args.data).name} --size {args.size} --part {args.part}"
+        fill_metrics(Path(args.checkpoint), result, f"python -m train.evaluate_vqvae CHECKPOINT {what} --card")
+    print(json.dumps(result) if args.json else "\n".join(f"{k:>18}  {v}" for k, v in result.items()))
+
+
+if __name__ == "__main__":
+    main()

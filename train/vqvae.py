@@ -1,0 +1,270 @@
+"""Train a VQ-VAE: L1 + LPIPS, later a hinge GAN with adaptive weight, and optionally a price on unpredictable codes.
+
+    python -m train.vqvae --config train/configs/photos-vqvae.yaml --data-root DATA --minutes 180 [--resume]
+
+    L = |x_hat - x|_1 + w_lpips LPIPS + w_gan lambda G + w_commit |z - e_k|^2 + w_price R,
+    lambda = |grad_last L_rec| / |grad_last G|  (Esser et al. 2021),      G = -E D(x_hat) once progress >= gan_start,
+    R = - sum_k softmax(-|z - e_k|^2 / T) log p(k | codes above and to the left)   nats a code.
+
+R is entropy-constrained quantisation (Chou, Lookabaugh & Gray 1989) with a context: codes that a small causal network
+cannot foresee cost, so the encoder learns ones that a prior can learn. One process (codebook statistics are not shared
+between workers). Every random number of a step is a function of (seed, step): a resumed run continues exactly.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from dd import checkpoints, perceptual
+from dd.device import autocast, best_device
+from dd.images import to_picture
+from dd.networks.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
+from dd.networks.vqvae import CausalContext, Coded, VqVae
+from train.cards import vqvae_card
+from train.evaluate_vqvae import measure
+from train.pictures import Pictures, load_split
+from train.state import Budget, Ema, JsonLines, StopFlag, cosine_rate, every, load_state, save_state
+
+RAMP = 0.05  # of the run, over which the weights of the GAN and of the price grow
+
+
+class Trainer:
+    """Networks, optimisers and one step; everything that has to survive an interruption is in `state_dict`."""
+
+    def __init__(self, config: dict, device: torch.device):
+        self.config, self.w, self.device = config, config["losses"], device
+        torch.manual_seed(config["seed"])
+        self.network = checkpoints.build(config).to(device)
+        d, colours = self.network.d, self.network.colours
+        self.context = CausalContext(self.network.K, d).to(device)
+        self.discriminator = PatchDiscriminator(colours).to(device)
+        learnt = [*self.network.parameters(), *self.context.parameters()]
+        self.optimiser = torch.optim.AdamW(learnt, config["rate"], (0.9, 0.99), weight_decay=0.0, fused=True)
+        self.critic_optimiser = torch.optim.AdamW(
+            self.discriminator.parameters(), config["critic_rate"], (0.5, 0.9), weight_decay=0.0, fused=True
+        )
+        self.ema = Ema(self.network, config["ema"])
+
+    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        return {
+            "network": self.network, "context": self.context, "discriminator": self.discriminator,
+            "optimiser": self.optimiser, "critic_optimiser": self.critic_optimiser,
+        }  # fmt: skip
+
+    def state_dict(self) -> dict:
+        state = {name: part.state_dict() for name, part in self.parts().items()}
+        return state | {"ema": self.ema.shadow, "ema_n": self.ema.n}
+
+    def load_state_dict(self, state: dict) -> None:
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+        self.ema.shadow, self.ema.n = state["ema"], state["ema_n"]
+
+    def step(self, x: Tensor, progress: float, generator: torch.Generator) -> dict[str, float]:
+        """One update of all networks on images x (B, c, H, W); the report of what each loss was."""
+        w = self.w
+        for group in self.optimiser.param_groups:
+            group["lr"] = cosine_rate(self.config["rate"], progress)
+        with autocast(self.device):
+            coded = self.network(x)
+            price = self.price(coded) if w["price"] else coded.z.new_zeros(())
+        report = self.critic_step(x, coded.x_hat.detach()) if w["gan"] and progress >= w["gan_start"] - RAMP else {}
+        gradient, image_report = self.image_gradient(x, coded.x_hat, progress)
+        commit = (coded.z - self.network.quantiser.codebook[coded.codes].movedim(-1, 1)).square().sum(1).mean()
+        latent_loss = w["commit"] * commit + w["price"] * ramp(progress, w["price_start"]) * price
+        self.optimiser.zero_grad()
+        torch.autograd.backward([coded.x_hat, latent_loss], [gradient, None])
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config["clip"])
+        self.optimiser.step()
+        revive = w["revive"] if progress < 0.8 else 0.0
+        rows = coded.z.detach().movedim(1, -1).flatten(0, 2)
+        revived = self.network.quantiser.update(rows, coded.codes.flatten(), w["decay"], revive, generator)
+        self.ema.update(self.network)
+        alive = (self.network.quantiser.counts > 0.1 * len(rows) / self.network.K).float().mean()
+        measures = {"commit": commit, "price_nats": price, "norm": norm, "revived": revived, "alive": alive}
+        report = image_report | report | measures
+        return {k: v.item() if isinstance(v, Tensor) else v for k, v in report.items()}
+
+    def image_gradient(self, x: Tensor, x_hat: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """dL/dx_hat of the losses on the image, with the GAN's share weighed against the others at the last layer."""
+        w, y = self.w, x_hat.detach().requires_grad_()
+        l1 = (y - x).abs().mean()
+        with autocast(self.device):
+            distance = perceptual.lpips_distance(y, x).mean() if w["lpips"] else y.new_zeros(())
+        (g_rec,) = torch.autograd.grad(w["l1"] * l1 + w["lpips"] * distance, y)
+        report = {"l1": l1, "lpips": distance}
+        weight = w["gan"] * ramp(progress, w["gan_start"])
+        if not weight:
+            return g_rec, report
+        with autocast(self.device):
+            gan = generator_loss(self.discriminator(y))
+        (g_gan,) = torch.autograd.grad(gan, y)
+        last = self.network.last
+        at_last = [torch.autograd.grad(x_hat, last, g, retain_graph=True)[0] for g in (g_rec, g_gan)]
+        adaptive = adaptive_weight(*at_last)
+        return g_rec + weight * adaptive * g_gan, report | {"gan": gan, "adaptive": adaptive, "gan_weight": weight}
+
+    def critic_step(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
+        """One update of the discriminator on real and rebuilt images."""
+        with autocast(self.device):
+            real, rebuilt = self.discriminator(torch.cat([x, x_hat])).chunk(2)
+        loss = discriminator_loss(real, rebuilt)
+        self.critic_optimiser.zero_grad()
+        loss.backward()
+        self.critic_optimiser.step()
+        return {"critic": loss, "score_real": real.mean(), "score_rebuilt": rebuilt.mean()}
+
+    def price(self, coded: Coded) -> Tensor:
+        """R: what a soft assignment costs under the causal context, nats a code."""
+        log_p = self.context(coded.z_q)
+        similarity = torch.einsum("bdhw,kd->bkhw", coded.z, self.network.quantiser.codebook).float()
+        q = torch.softmax(2 * similarity / self.w["temperature"], 1)
+        return -(q * log_p).sum(1).mean()
+
+
+def ramp(progress: float, start: float) -> float:
+    """0 before `start`, then linearly up to 1 within RAMP."""
+    return min(1.0, max(0.0, (progress - start) / RAMP))
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed * 100_000_000 + step)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    config = configure(args)
+    device = best_device() if args.device is None else torch.device(args.device)
+    out = Path(args.out or Path("runs") / config["name"])
+    out.mkdir(parents=True, exist_ok=True)
+    data = config["data"]
+    files = load_split(data, args.data_root)
+    pictures = Pictures(files.train, config["network"]["colours"])
+    held_out = Pictures(files.held_out[: args.held_out], config["network"]["colours"])
+    print(f"{len(files.train)} pictures to learn from, {len(files.held_out)} held out", flush=True)
+
+    trainer = Trainer(config, device)
+    if args.init:
+        trainer.network.load_state_dict(checkpoints.load(args.init).network.state_dict())
+        trainer.ema = Ema(trainer.network, config["ema"])
+    budget, metrics, state_path = Budget(args.steps, args.minutes), JsonLines(out / "metrics.jsonl"), out / "state.pt"
+    if args.resume:
+        state = load_state(state_path)
+        trainer.load_state_dict(state)
+        budget.step, budget.seconds = state["step"], state["seconds"]
+        metrics.truncate_after(budget.step)
+
+    def save() -> None:
+        save_state(state_path, trainer.state_dict() | {"step": budget.step, "seconds": budget.seconds})
+
+    def evaluate() -> None:
+        trained = {"pictures": len(pictures), "seed": config["seed"], "steps": budget.step}
+        trained |= {"minutes": round(budget.seconds / 60, 1)}
+        export(out / "checkpoint", trainer.ema.shadow, config | {"trained": trained}, command(args))
+        averaged = checkpoints.load(out / "checkpoint", device).network
+        if len(held_out):
+            figures = measure(averaged, held_out, data["size"])
+            metrics.write(
+                step=budget.step, seconds=round(budget.seconds, 1), **{f"held_out/{k}": v for k, v in figures.items()}
+            )
+            print({k: v and round(v, 4) for k, v in figures.items()}, flush=True)
+            sheet(averaged, held_out, data["size"]).save(out / f"rebuilt-{budget.step:06d}.png")
+
+    stop = StopFlag()
+    maybe_save, maybe_evaluate = every(60 * args.save_every, save), every(60 * args.evaluate_every, evaluate)
+    bar = tqdm(disable=args.quiet, initial=budget.step, total=args.steps, unit="step")
+    budget.start()
+    while budget.progress < 1 and not stop.raised:
+        generator = step_generator(config["seed"], budget.step)
+        x = pictures.batch(config["batch"], data["crop"], data["smallest"], generator).to(device)
+        report = trainer.step(x, budget.progress, generator)
+        budget.tick()
+        bar.update()
+        if budget.step % args.log_every == 0:
+            metrics.write(step=budget.step, seconds=round(budget.seconds, 1), **report)
+            bar.set_postfix(l1=f"{report['l1']:.4f}", lpips=f"{report['lpips']:.4f}")
+        maybe_save()
+        maybe_evaluate()
+        budget.start()
+    bar.close()
+    save()
+    if not stop.raised:
+        evaluate()
+
+
+def configure(args: argparse.Namespace) -> dict:
+    """The configuration file with the command line's changes."""
+    config = yaml.safe_load(Path(args.config).read_text())
+    if args.seed is not None:
+        config["seed"] = args.seed
+    if args.folder is not None:
+        config["data"] |= {"source": "folder", "folder": args.folder}
+        config["card"] = {
+            "data": f"the pictures of a folder of the user's own ({Path(args.folder).name})",
+            "terms": "not stated",
+        }
+    if args.celeba:
+        config["data"] |= {"source": "celeba"}
+        config["card"] = {"data": "CelebA (Liu et al. 2015)", "terms": "non-commercial research use"}
+    for name in args.without:
+        config["losses"][name] = 0.0
+    return config
+
+
+def export(folder: Path, state: dict[str, Tensor], config: dict, command_line: str) -> None:
+    """Weights, configuration and a model card that claims nothing that was not measured."""
+    public = {k: config[k] for k in ("name", "architecture", "network", "data", "losses", "trained")}
+    checkpoints.save(folder, state, public)
+    checkpoints.write_text(folder / "README.md", vqvae_card(config, command_line))
+
+
+def command(args: argparse.Namespace) -> str:
+    """The command of this run, without the folders of the machine it ran on."""
+    budget = f"--minutes {args.minutes:g}" if args.minutes is not None else f"--steps {args.steps}"
+    parts = [f"python -m train.vqvae --config train/configs/{Path(args.config).name} --data-root DATA {budget}"]
+    parts += [f"--without {' '.join(args.without)}"] if args.without else []
+    parts += ["--celeba"] if args.celeba else [f"--folder {Path(args.folder).name}"] if args.folder else []
+    parts += ["--init CHECKPOINT"] if args.init else []
+    return " ".join([*parts, f"--seed {args.seed}"] if args.seed is not None else parts)
+
+
+@torch.inference_mode()
+def sheet(network: VqVae, pictures: Pictures, size: int, n: int = 8):
+    """Originals above, rebuilt pictures below, as one image."""
+    x = pictures.whole(range(min(n, len(pictures))), size)
+    x_hat = network.reconstruct(x.to(next(network.parameters()).device))[0].cpu()
+    return to_picture(torch.cat([torch.cat(list(row), -1) for row in (x, x_hat)], -2))
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train a VQ-VAE on a folder of pictures or CelebA.")
+    parser.add_argument("--config", required=True, help="YAML file, see train/configs")
+    parser.add_argument("--data-root", default="data", help="what the configuration's folder is relative to")
+    parser.add_argument("--folder", help="pictures of your own, instead of the configuration's folder")
+    parser.add_argument("--celeba", action="store_true", help="torchvision's CelebA in --data-root instead")
+    parser.add_argument(
+        "--without", nargs="*", default=[], choices=("lpips", "gan", "price"), help="losses to leave out"
+    )
+    parser.add_argument("--minutes", type=float, help="stepping time in all, resumed parts included")
+    parser.add_argument("--steps", type=int, help="steps in all, instead of --minutes")
+    parser.add_argument("--out", help="run folder (default runs/NAME)")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out exactly")
+    parser.add_argument("--init", help="checkpoint to start from, with a fresh optimiser")
+    parser.add_argument("--seed", type=int, help="instead of the configuration's")
+    parser.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
+    parser.add_argument("--save-every", type=float, default=3, help="minutes between saved states")
+    parser.add_argument(
+        "--evaluate-every", type=float, default=10, help="minutes between held-out figures and pictures"
+    )
+    parser.add_argument("--held-out", type=int, default=100, help="held-out pictures per evaluation, at most")
+    parser.add_argument("--log-every", type=int, default=20, help="steps between metric records")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    main()
