@@ -1,0 +1,49 @@
+"""Measured figures of the shipped checkpoints, looked up and never invented: docs/results.jsonl, one record a line.
+
+The file is written by `python -m train.results`. A cell is one setting of checkpoint (by the hash of its weights),
+process, sampler, steps and guidance; a bound belongs to checkpoint and process alone.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results.jsonl"
+
+
+def read(path: str | Path = RESULTS) -> list[dict[str, Any]]:
+    """All records, oldest first; none when there is no file. A line cut short by a crash is left out."""
+    try:
+        lines = Path(path).read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    records = []
+    for line in lines:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return records
+
+
+def find_samples(
+    records: list[dict[str, Any]], sha256: str, process: str, sampler: str, steps: int, guidance: float = 1.0
+) -> dict[str, Any] | None:
+    """FID, recall, accuracy, time of exactly that setting, from the most images; None: not measured."""
+    wanted = {
+        "kind": "samples", "sha256": sha256, "process": process, "sampler": sampler, "steps": steps,
+        "guidance": guidance,
+    }  # fmt: skip
+    return _best(records, wanted)
+
+
+def find_bound(records: list[dict[str, Any]], sha256: str, process: str) -> dict[str, Any] | None:
+    """The likelihood bound of that checkpoint and process; None: not measured."""
+    return _best(records, {"kind": "bound", "sha256": sha256, "process": process})
+
+
+def _best(records: list[dict[str, Any]], wanted: dict[str, Any]) -> dict[str, Any] | None:
+    """The matching record of most images, the test split before the held-out one, the latest of equals."""
+    matches = [r for r in records if all(r.get(k) == v for k, v in wanted.items())]
+    ranked = sorted(matches, key=lambda r: (r["split"] == "test", r["images"]))
+    return ranked[-1] if ranked else None

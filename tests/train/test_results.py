@@ -1,0 +1,119 @@
+"""train.results and dd.results: cells are measured once, a stopped run goes on, look-ups say what was measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dd import results
+from tests.tiny import write_checkpoint
+from train import results as script
+
+CELLS = 2 * (5 + 1)  # two budgets, five samplers of the Dirichlet diffusion and one of D3PM
+BOUNDS = 2
+
+
+@pytest.fixture
+def folder(tmp_path: Path, mnist_root: Path) -> Path:
+    (tmp_path / "data").symlink_to(mnist_root)
+    write_checkpoint(tmp_path / "toy")
+    write_checkpoint(tmp_path / "judge", architecture="classifier", network={"K": 2, "channels": [4, 8]})
+    return tmp_path
+
+
+def run(folder: Path, *more: str) -> list[dict]:
+    """Two processes at 2 and 4 calls, on six images."""
+    argv = ["--checkpoints", str(folder / "toy"), "--classifier", str(folder / "judge"), "--device", "cpu"]
+    argv += ["--data-root", str(folder / "data"), "--out", str(folder / "docs")]
+    script.main([*argv, "--calls", "4", "2", "--images", "6", "--bound-images", "6", *more])
+    return results.read(folder / "docs" / "results.jsonl")
+
+
+def test_every_cell_is_measured_once_and_looked_up(folder: Path, capsys: pytest.CaptureFixture):
+    records = run(folder)
+    assert [r["kind"] for r in records].count("bound") == BOUNDS
+    assert [r["kind"] for r in records].count("samples") == CELLS
+    assert run(folder) == records  # nothing new, nothing twice
+    sha256 = records[0]["sha256"]
+    heun = results.find_samples(records, sha256, "dirichlet", "heun", steps=2)
+    assert (heun["calls"], heun["budget"]) == (4, 4)
+    assert results.find_samples(records, sha256, "dirichlet", "euler", steps=2)["calls"] == 2
+    assert results.find_samples(records, sha256, "dirichlet", "euler", steps=3) is None
+    assert results.find_samples(records, sha256, "dirichlet", "euler", steps=2, guidance=2.0) is None
+    assert results.find_samples(records, "0" * 64, "dirichlet", "euler", steps=2) is None
+    assert results.find_bound(records, sha256, "d3pm-absorbing")["nll_nats"] > 0
+    assert results.find_bound(records, sha256, "gaussian") is None
+    needed = {"checkpoint", "sha256", "process", "sampler", "calls", "steps", "guidance", "images", "seed", "fid",
+              "fid_floor", "precision", "recall", "accuracy", "seconds_per_image", "machine", "split"}  # fmt: skip
+    assert needed <= set(heun)
+    assert all(heun[k] is not None for k in needed)
+
+
+def test_a_run_out_of_minutes_goes_on_where_it_stopped(folder: Path, capsys: pytest.CaptureFixture):
+    assert run(folder, "--minutes", "0") == []
+    assert "run the same command again" in capsys.readouterr().out
+    whole = run(folder)
+    path = folder / "docs" / "results.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:5]) + lines[5][:40])  # killed while writing the sixth
+    resumed = run(folder)
+    timeless = [{k: v for k, v in r.items() if k != "seconds_per_image"} for r in whole]
+    assert [{k: v for k, v in r.items() if k != "seconds_per_image"} for r in resumed] == timeless
+
+
+def test_other_weights_are_other_cells_and_the_page_shows_the_latest(folder: Path, capsys: pytest.CaptureFixture):
+    old = run(folder)
+    write_checkpoint(folder / "toy", seed=1)
+    records = run(folder)
+    assert len(records) == 2 * len(old)
+    page = (folder / "docs" / "results.md").read_text()
+    assert records[-1]["sha256"][:12] in page
+    assert old[0]["sha256"][:12] not in page
+
+
+def test_the_page_has_every_figure_and_leaves_the_rest_alone(folder: Path, capsys: pytest.CaptureFixture):
+    docs = folder / "docs"
+    docs.mkdir()
+    (docs / "results.md").write_text(f"# Results\n\nBefore.\n\n{script.BEGIN}\nstale\n{script.END}\n\nAfter.\n")
+    records = run(folder)
+    page = (docs / "results.md").read_text()
+    assert page.startswith("# Results\n\nBefore.\n")
+    assert page.endswith("\n\nAfter.\n")
+    assert "stale" not in page
+    for sampler in ("dirichlet", "heun"):
+        row = {r["budget"]: r for r in records if r.get("sampler") == sampler}
+        assert f"| dirichlet | {sampler} | {row[2]['fid']:.3g} | {row[4]['fid']:.3g} |" in page
+    bound = next(r for r in records if r["kind"] == "bound")
+    assert f"{bound['nll_nats']:.2f} ± {bound['nll_stderr']:.2f}" in page
+    assert (docs / "fid-toy.png").read_bytes()[:4] == b"\x89PNG"
+    assert "dirichlet · heun" in (docs / "fid-toy.svg").read_text()
+    run(folder)
+    assert (docs / "results.md").read_text() == page
+
+
+def test_the_look_up_prefers_the_test_split_then_more_images():
+    same = {"kind": "bound", "sha256": "a", "process": "p"}
+    records = [
+        same | {"split": "test", "images": 10, "nll_nats": 1.0},
+        same | {"split": "test", "images": 20, "nll_nats": 2.0},
+        same | {"split": "held-out", "images": 50, "nll_nats": 3.0},
+    ]
+    assert results.find_bound(records, "a", "p")["nll_nats"] == 2.0
+
+
+def test_no_file_is_no_results(tmp_path: Path):
+    assert results.read(tmp_path / "none.jsonl") == []
+    (tmp_path / "cut.jsonl").write_text(json.dumps({"a": 1}) + '\n{"b": ')
+    assert results.read(tmp_path / "cut.jsonl") == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "guidance", "steps"), [("ode", 1.0, 25), ("heun", 1.0, 12), ("heun", 2.0, 6), ("ode", 2.0, 12)]
+)
+def test_steps_are_what_the_calls_pay_for(sampler: str, guidance: float, steps: int):
+    assert script.steps_for(sampler, 25, guidance) == steps
+
+
+def test_a_missing_classifier_is_a_sentence(folder: Path):
+    with pytest.raises(SystemExit, match="FID needs a classifier"):
+        run(folder, "--classifier", str(folder / "nowhere"))

@@ -1,0 +1,328 @@
+"""Measure a denoiser: likelihood bound, Frechet distance, precision and recall, class accuracy, time.
+
+    python -m train.evaluate CHECKPOINT --process dirichlet --sampler dirichlet --steps 100 --images 2000 \
+        --metrics nll,fid,time --data-root DATA --json
+
+Choices are made on the held-out training images (the default); `--split test` is for the final figure. What was not
+asked for is null. The likelihood is that of the network without a class label, in nats per image:
+
+    nll_nats   the continuous-time bound, which depends on neither sampler nor steps
+    fid        N samples against N images of the split; fid_floor: N training images against the same N images
+"""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass
+from math import ceil, floor, log, log10
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from dd import checkpoints
+from dd.checkpoints import Checkpoint, CheckpointError
+from dd.data import Grey, load, to_cells
+from dd.device import best_device
+from dd.likelihood import Bound, estimate_bound, network_denoiser
+from dd.metrics import frechet_distance, judge, precision_recall
+from dd.networks.classifier import Classifier
+from dd.networks.unet import EvidenceUNet
+from dd.processes import Process, process
+from dd.samplers import TWO_CALLS, Denoiser, generate
+
+METRICS = ("nll", "fid", "time")
+CLASSIFIERS = {"mnist": "digits-classifier", "fashion-mnist": "fashion-classifier"}
+BATCH = 100  # images a network call; times are stratified within a batch
+KEYS = (
+    "checkpoint", "process", "sampler", "steps", "images", "seed", "nll_nats", "nll_stderr", "bits_per_dim", "fid",
+    "fid_floor", "precision", "recall", "accuracy", "seconds_per_image", "device", "sha256", "split", "guidance",
+    "calls",
+)  # fmt: skip
+
+
+class EvaluationError(ValueError):
+    """Something that cannot be measured; the message says what to do."""
+
+
+# -- data and denoiser -------------------------------------------------------------------------------------------------
+
+
+def load_denoiser(source: str | Path, device: torch.device) -> Checkpoint:
+    checkpoint = checkpoints.load(source, device)
+    if not isinstance(checkpoint.network, EvidenceUNet):
+        raise EvaluationError(
+            f"{source} holds a {checkpoint.config['architecture']}, not a denoiser; give the folder of one"
+        )
+    return checkpoint
+
+
+def load_cells(config: dict, split: str, root: str | Path, images: int) -> Tensor:
+    """The same `images` categories (images, H, W) of a split at every call, in random order of the split."""
+    K, how = config["data"]["K"], config["data"]["cells"]
+    data = _load(config["data"]["source"], split, root)
+    if images > len(data.images):
+        raise EvaluationError(f"the {split} split has {len(data.images):,} images; ask for at most that many")
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(data.images), generator=generator)[:images]
+    return to_cells(data.images[order], K, how, generator)
+
+
+def _load(source: str, split: str, root: str | Path) -> Grey:
+    try:
+        return load(source, split, root)
+    except (RuntimeError, OSError) as error:
+        raise EvaluationError(
+            f"no {source} under {root}, and it cannot be downloaded ({error}); give its folder with --data-root"
+        ) from error
+
+
+def find_process(name: str, config: dict, image: tuple[int, int] = (28, 28)) -> Process:
+    return process(name, config["data"]["K"], image[0] * image[1])
+
+
+def network_calls(checkpoint: Checkpoint, sampler: str, steps: int, guidance: float) -> int:
+    """Second-order and corrected samplers call the network twice a step; guidance does so for every call."""
+    return steps * (2 if sampler in TWO_CALLS else 1) * (2 if guidance != 1.0 else 1)
+
+
+# -- samples -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Categories (N, H, W), the labels that were asked for (N,) or None, and how long an image took."""
+
+    cells: Tensor
+    labels: Tensor | None
+    seconds_per_image: float
+
+
+def sample(
+    checkpoint: Checkpoint,
+    process_: Process,
+    sampler: str,
+    steps: int,
+    images: int,
+    seed: int,
+    guidance: float = 1.0,
+    image: tuple[int, int] = (28, 28),
+) -> Samples:
+    """N samples in batches; classes, where the network knows them, are drawn uniformly."""
+    generator = torch.Generator().manual_seed(seed)
+    classes = checkpoint.config["network"].get("classes", 0)
+    labels = torch.randint(classes, (images,), generator=generator) if classes else None
+    cells, start = [], time.perf_counter()
+    for i in tqdm(range(0, images, BATCH), desc=f"{process_.name} {sampler} {steps}", leave=False, disable=None):
+        n = min(BATCH, images - i)
+        denoise = Denoiser(checkpoint.network, None if labels is None else labels[i : i + n], guidance)
+        cells.append(generate(process_, denoise, (n, *image), steps, generator, sampler))
+    return Samples(torch.cat(cells), labels, (time.perf_counter() - start) / images)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What samples are judged by: the classifier, the features of N real images, and their distance to N others."""
+
+    classifier: Classifier
+    features: Tensor
+    fid_floor: float
+
+
+def find_classifier(config: dict, source: str | Path | None, device: torch.device) -> Classifier:
+    """The classifier of `source`, or the shipped one of that data set."""
+    known = config["data"]["source"]
+    if source is None:
+        source = Path(__file__).parent.parent / "checkpoints" / CLASSIFIERS.get(known, f"{known}-classifier")
+    try:
+        judge_ = checkpoints.load(source, device)
+    except CheckpointError as error:
+        raise EvaluationError(
+            f"FID needs a classifier ({error}). Train one with python -m train.classifier and give it with --classifier"
+        ) from error
+    if not isinstance(judge_.network, Classifier):
+        raise EvaluationError(f"--classifier {source} is not a classifier; give a folder made by train.classifier")
+    if (judge_.config["data"]["source"], judge_.network.K) != (known, config["data"]["K"]):
+        raise EvaluationError(
+            f"the classifier {judge_.name} has seen {judge_.config['data']['source']} at K = {judge_.network.K}, the "
+            f"samples are {known} at K = {config['data']['K']}; give a matching one with --classifier"
+        )
+    return judge_.network
+
+
+def reference(config: dict, classifier: Classifier, split: str, images: int, root: str | Path) -> Reference:
+    real, train = (load_cells(config, part, root, images) for part in (split, "train"))
+    features = judge(classifier, real)[0]
+    return Reference(classifier, features, frechet_distance(judge(classifier, train)[0], features))
+
+
+def compare(samples: Samples, reference_: Reference) -> dict[str, float | None]:
+    """FID with its floor, precision and recall, and the share of samples that are what was asked for."""
+    features, classes = judge(reference_.classifier, samples.cells)
+    precision, recall = precision_recall(reference_.features, features)
+    right = None if samples.labels is None else float((classes == samples.labels).double().mean())
+    return {
+        "fid": frechet_distance(features, reference_.features),
+        "fid_floor": reference_.fid_floor,
+        "precision": precision,
+        "recall": recall,
+        "accuracy": right,
+    }
+
+
+# -- likelihood --------------------------------------------------------------------------------------------------------
+
+
+def stderr(values: Tensor) -> float:
+    """Standard error of the mean of values (N,), one an image, whose times are stratified within batches of BATCH.
+
+    With ten full batches or more, from the spread of batch means, which knows of the stratification.
+    """
+    if len(values) >= 10 * BATCH:
+        values = values[: len(values) // BATCH * BATCH].view(-1, BATCH).mean(1)
+    return float(values.std() / len(values) ** 0.5)
+
+
+def likelihood(bound: Bound, cells: int) -> dict[str, float]:
+    """The bound as nats per image and as bits per dimension (cell)."""
+    mean = bound.mean
+    return {"nll_nats": mean, "nll_stderr": stderr(bound.total), "bits_per_dim": mean / cells / log(2)}
+
+
+def own_time(process_: Process, t: Tensor | float) -> Tensor:
+    """tau of the Dirichlet diffusion, noise-to-signal ratio of the Gaussian, step of a chain."""
+    v = process_.clock.native(t)
+    return v if hasattr(process_, "chain") else v.exp()
+
+
+def by_decade(process_: Process, network: nn.Module, bound: Bound, x0: Tensor, generator: torch.Generator) -> list:
+    """The path-KL of each decade of the process' own time, beside the cross-entropy left at the decade's end.
+
+    The path-KL below any time is at most the cross-entropy -log p(x_0 | x_t) left at that time: denoising in many steps
+    loses no information over doing so cell by cell in one. What exceeds it (by 3 standard errors: "leak") is an error
+    in the numerics.
+    """
+    tau = own_time(process_, bound.t)
+    first, last = own_time(process_, torch.tensor([0.0, 1.0])).clamp(min=1.0 if hasattr(process_, "chain") else 0)
+    rows = []
+    for decade in range(floor(log10(first)), ceil(log10(last))):
+        low, high = 10.0**decade, min(10.0 ** (decade + 1), float(last))
+        inside, below = (tau > low) & (tau <= high), tau <= high
+        if decade == floor(log10(first)):
+            inside = below
+        part, path = (torch.where(mask, bound.path, 0.0).mean(1) for mask in (inside, below))
+        left = cross_entropy(process_, network, x0, _clock_time(process_, high), generator)
+        gap = float(path.mean() - left.mean())
+        rows.append(
+            {
+                "from": low, "to": high,
+                "path_nats": float(part.mean()), "path_stderr": stderr(part),
+                "path_below_nats": float(path.mean()), "path_below_stderr": stderr(path),
+                "cross_entropy_left": float(left.mean()), "cross_entropy_stderr": stderr(left),
+                "leak": gap > 3 * (stderr(path) ** 2 + stderr(left) ** 2) ** 0.5,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _clock_time(process_: Process, tau: float) -> float:
+    return float(process_.clock.t(tau if hasattr(process_, "chain") else log(tau)))
+
+
+def cross_entropy(
+    process_: Process, network: nn.Module, x0: Tensor, t: float, generator: torch.Generator
+) -> Tensor:  # fmt: skip
+    """-log p(x_0 | x_t) of each image, cell by cell: (N,) nats."""
+    denoise, out = network_denoiser(network), []
+    for part in x0.split(BATCH):
+        l = process_.evidence(process_.perturb(part, t, generator), t)
+        log_p = torch.log_softmax((denoise(l, None) + l).double(), 1)
+        out.append(-log_p.gather(1, part[:, None]).flatten(1).sum(1))
+    return torch.cat(out)
+
+
+# -- command line ------------------------------------------------------------------------------------------------------
+
+
+def evaluate(args: argparse.Namespace) -> dict:
+    """One JSON-able record of what `args` (see parse) asks for."""
+    device = best_device() if args.device is None else torch.device(args.device)
+    checkpoint = load_denoiser(args.checkpoint, device)
+    config = checkpoint.config
+    process_ = find_process(args.process, config)
+    sampler = args.sampler or process_.methods[0]
+    if sampler not in process_.methods:
+        raise EvaluationError(f"{args.process} has no sampler {sampler!r}; choose one of {', '.join(process_.methods)}")
+    if args.guidance != 1.0 and not config["network"].get("classes", 0):
+        raise EvaluationError(f"{checkpoint.name} knows no classes, so it cannot be guided; leave out --guidance")
+    record = dict.fromkeys(KEYS) | {
+        "checkpoint": checkpoint.name, "sha256": checkpoint.sha256, "process": args.process, "sampler": sampler,
+        "steps": args.steps, "calls": network_calls(checkpoint, sampler, args.steps, args.guidance),
+        "guidance": args.guidance, "images": args.images, "seed": args.seed, "split": args.split, "device": str(device),
+    }  # fmt: skip
+    if "fid" in args.metrics:  # first, since a missing classifier or data set shall not cost the sampling
+        classifier = find_classifier(config, args.classifier, device)
+        reference_ = reference(config, classifier, args.split, args.images, args.data_root)
+    if "nll" in args.metrics:
+        x0 = load_cells(config, args.split, args.data_root, args.images)
+        generator = torch.Generator().manual_seed(args.seed)
+        denoise = network_denoiser(checkpoint.network)
+        bound = estimate_bound(process_, denoise, x0, None, args.repeats, generator, BATCH)
+        record |= likelihood(bound, x0[0].numel())
+        if args.by_decade:
+            record["decades"] = by_decade(process_, checkpoint.network, bound, x0, generator)
+    if {"fid", "time"} & set(args.metrics):
+        samples = sample(checkpoint, process_, sampler, args.steps, args.images, args.seed, args.guidance)
+        if "time" in args.metrics:
+            record["seconds_per_image"] = samples.seconds_per_image
+        if "fid" in args.metrics:
+            record |= compare(samples, reference_)
+    return record
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure a denoiser.")
+    parser.add_argument("checkpoint", help="folder or hub repository of a denoiser")
+    parser.add_argument("--process", default="dirichlet", help="noise process")
+    parser.add_argument("--sampler", help="method of the reverse step (default: the process' first)")
+    parser.add_argument("--steps", type=int, default=100, help="reverse steps")
+    parser.add_argument("--images", type=int, default=2000, help="samples, and real images, to measure by")
+    parser.add_argument("--metrics", default="nll,fid,time", help=f"any of {','.join(METRICS)}")
+    parser.add_argument("--guidance", type=float, default=1.0, help="1 is the plain class-conditional model")
+    parser.add_argument("--repeats", type=int, default=1, help="times drawn per image for the bound")
+    parser.add_argument("--by-decade", action="store_true", help="also the path-KL per decade of the process' own time")
+    parser.add_argument("--split", default="held-out", choices=("held-out", "test"), help="test: final figures only")
+    parser.add_argument("--classifier", help="folder of the judge (default: the shipped one)")
+    parser.add_argument("--data-root", default="data", help="where torchvision finds or puts the data")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args(argv)
+    args.metrics = args.metrics.split(",")
+    if unknown := set(args.metrics) - set(METRICS):
+        parser.error(f"unknown metric {', '.join(sorted(unknown))}; choose from {', '.join(METRICS)}")
+    if args.by_decade and "nll" not in args.metrics:
+        parser.error("--by-decade splits the bound: add nll to --metrics")
+    for name, low in (("steps", 1), ("images", 4), ("repeats", 1)):
+        if getattr(args, name) < low:
+            parser.error(f"--{name} must be at least {low}, got {getattr(args, name)}")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    try:
+        record = evaluate(args)
+    except ValueError as error:  # EvaluationError, CheckpointError, unknown processes: sentences, not tracebacks
+        sys.exit(f"error: {error}")
+    if args.json:
+        print(json.dumps(record))
+    else:
+        for key, value in record.items():
+            print(f"{key:18s} {value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,300 @@
+"""The results table: process x sampler x network calls, for one or more checkpoints.
+
+    python -m train.results --checkpoints checkpoints/digits checkpoints/fashion --data-root DATA [--minutes 30]
+
+Every measured cell is appended to docs/results.jsonl at once, and cells measured before (same weights, setting, seed,
+split and count) are skipped: run it again to go on. docs/results.md gets the tables, between two marks that leave the
+rest of the page alone, and docs/fid-NAME.svg and .png the plots. Cells come in the order of --calls.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+
+from dd import results
+from dd.checkpoints import Checkpoint, write_text
+from dd.device import best_device
+from dd.likelihood import estimate_bound, network_denoiser
+from dd.metrics import NEIGHBOURS
+from dd.processes import Process
+from dd.samplers import TWO_CALLS
+from train import evaluate
+from train.evaluate import BATCH, Reference, compare, load_cells, load_denoiser, sample
+
+matplotlib.use("Agg")
+from matplotlib import pyplot
+
+CALLS = (100, 50, 25, 10, 250)
+BEGIN, END = "<!-- train.results: begin -->", "<!-- train.results: end -->"
+COLUMNS = {"fid": "FID", "precision": "Precision", "recall": "Recall", "accuracy": "Class accuracy",
+           "seconds_per_image": "Seconds per image"}  # fmt: skip
+Record = dict[str, Any]
+
+
+# -- measuring ---------------------------------------------------------------------------------------------------------
+
+
+def steps_for(sampler: str, calls: int, guidance: float) -> int:
+    """As many steps as that many network calls pay for, at least one."""
+    return max(1, calls // ((2 if sampler in TWO_CALLS else 1) * (2 if guidance != 1.0 else 1)))
+
+
+def machine(device: torch.device) -> str:
+    """What the seconds were measured on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    return f"{platform.machine()} CPU, {threads}, torch {torch.__version__}"
+
+
+def processes_of(checkpoint: Checkpoint, wanted: list[str] | None) -> list[Process]:
+    """The processes the checkpoint was trained on, or those that were asked for."""
+    return [evaluate.find_process(name, checkpoint.config) for name in wanted or checkpoint.config["mixture"]]
+
+
+def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[Record, Callable[[], Record]]]:
+    """Every cell of the table as its setting and what measures it; the bounds first, then by network calls."""
+    loaded = [load_denoiser(source, device) for source in args.checkpoints]
+    pairs = [(c, p) for c in loaded for p in processes_of(c, args.processes)]
+    for checkpoint, process_ in pairs:
+        setting = _setting(args, checkpoint, process_, "bound") | {"images": args.bound_images}
+        yield setting, _bound_job(args, checkpoint, process_)
+
+    @cache
+    def judged_by(sha256: str) -> Reference:
+        config = next(c.config for c in loaded if c.sha256 == sha256)
+        classifier = evaluate.find_classifier(config, args.classifier, device)
+        return evaluate.reference(config, classifier, args.split, args.images, args.data_root)
+
+    for calls in args.calls:
+        for checkpoint, process_ in pairs:
+            for sampler in process_.methods:
+                steps = steps_for(sampler, calls, args.guidance)
+                setting = _setting(args, checkpoint, process_, "samples") | {
+                    "sampler": sampler, "steps": steps, "guidance": args.guidance, "images": args.images,
+                    "calls": evaluate.network_calls(checkpoint, sampler, steps, args.guidance), "budget": calls,
+                }  # fmt: skip
+                yield setting, _samples_job(args, checkpoint, process_, sampler, steps, judged_by)
+
+
+def _setting(args: argparse.Namespace, checkpoint: Checkpoint, process_: Process, kind: str) -> Record:
+    return {
+        "kind": kind, "checkpoint": checkpoint.name, "sha256": checkpoint.sha256, "process": process_.name,
+        "split": args.split, "seed": args.seed,
+    }  # fmt: skip
+
+
+def _bound_job(args: argparse.Namespace, checkpoint: Checkpoint, process_: Process) -> Callable[[], Record]:
+    def measure() -> Record:
+        x0 = load_cells(checkpoint.config, args.split, args.data_root, args.bound_images)
+        generator = torch.Generator().manual_seed(args.seed)
+        denoise = network_denoiser(checkpoint.network)
+        bound = estimate_bound(process_, denoise, x0, None, 1, generator, BATCH)
+        return evaluate.likelihood(bound, x0[0].numel())
+
+    return measure
+
+
+def _samples_job(
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    process_: Process,
+    sampler: str,
+    steps: int,
+    judged_by: Callable[[str], Reference],
+) -> Callable[[], Record]:
+    def measure() -> Record:
+        judge_ = judged_by(checkpoint.sha256)
+        samples = sample(checkpoint, process_, sampler, steps, args.images, args.seed, args.guidance)
+        return compare(samples, judge_) | {"seconds_per_image": samples.seconds_per_image}
+
+    return measure
+
+
+def measure_all(args: argparse.Namespace, device: torch.device, path: Path) -> bool:
+    """Append what is not measured yet. False when the minutes ran out first."""
+    known = results.read(path)
+    start = time.monotonic()
+    for setting, measure in jobs(args, device):
+        if any(all(r.get(k) == v for k, v in setting.items()) for r in known):
+            continue
+        if args.minutes is not None and time.monotonic() - start > 60 * args.minutes:
+            return False
+        record = setting | measure() | {"machine": machine(device)}
+        append(path, record)
+        known.append(record)
+        print(json.dumps({k: v for k, v in record.items() if k not in ("sha256", "machine")}), flush=True)
+    return True
+
+
+def append(path: Path, record: Record) -> None:
+    """One line more; a line cut short by a crash is closed first."""
+    with path.open("ab+") as file:
+        if file.tell() > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write((json.dumps(record) + "\n").encode())
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+
+def current(records: list[Record]) -> list[Record]:
+    """Those of each checkpoint's latest weights."""
+    latest = {r["checkpoint"]: r["sha256"] for r in records}
+    return [r for r in records if latest[r["checkpoint"]] == r["sha256"]]
+
+
+def tables(records: list[Record]) -> str:
+    """Markdown for all records: a section per checkpoint, a table per figure, split, guidance and count."""
+    out = []
+    for name in dict.fromkeys(r["checkpoint"] for r in records):
+        mine = [r for r in records if r["checkpoint"] == name]
+        out.append(f"## {name}\n\nWeights `{mine[0]['sha256'][:12]}`.\n")
+        bounds = [r for r in mine if r["kind"] == "bound"]
+        if bounds:
+            out.append(_bound_table(bounds))
+        samples = [r for r in mine if r["kind"] == "samples"]
+        for group in dict.fromkeys(map(_group, samples)):
+            out.append(_sample_tables([r for r in samples if _group(r) == group]))
+        if samples:
+            out.append(f"![FID and time against network calls](fid-{name}.svg)\n")
+    return "\n".join(out)
+
+
+def _bound_table(bounds: list[Record]) -> str:
+    lines = [
+        "Likelihood bound in continuous time, without class label:\n",
+        "| process | nats per image | bits per dimension | images | split | seed |",
+        "|---|---|---|---|---|---|",
+    ]
+    for r in bounds:
+        figure = f"{r['nll_nats']:.2f} ± {r['nll_stderr']:.2f}"
+        lines.append(
+            f"| {r['process']} | {figure} | {r['bits_per_dim']:.4f} | {r['images']:,} | {r['split']} | {r['seed']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _group(record: Record) -> tuple:
+    """Cells that can be compared with each other."""
+    return record["split"], record["guidance"], record["images"], record["seed"]
+
+
+def _sample_tables(cells: list[Record]) -> str:
+    split, guidance, images, seed = _group(cells[0])
+    floor_ = cells[0]["fid_floor"]
+    machines = "; ".join(dict.fromkeys(r["machine"] for r in cells))
+    lines = [
+        f"{images:,} samples a cell, seed {seed}, guidance {guidance:g}, against {images:,} images of the {split} "
+        f"split. FID floor (training images against the same): {floor_:.3f}. Seconds on {machines}.\n"
+    ]
+    budgets = sorted({r["budget"] for r in cells})
+    rows = dict.fromkeys((r["process"], r["sampler"]) for r in cells)
+    for key, title in COLUMNS.items():
+        if all(r[key] is None for r in cells):
+            continue
+        lines += [f"{title} against network calls:\n", "| process | sampler | " + " | ".join(map(str, budgets)) + " |"]
+        lines.append("|---|---|" + "---|" * len(budgets))
+        for row in rows:
+            figures = {r["budget"]: f"{r[key]:.3g}" for r in cells if (r["process"], r["sampler"]) == row}
+            lines.append(f"| {row[0]} | {row[1]} | " + " | ".join(figures.get(b, "") for b in budgets) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def page(old: str, records: list[Record], command: str) -> str:
+    """The page with everything between the marks replaced; the marks are added at the end where there are none."""
+    text = (
+        f"{BEGIN}\n\nMade by `{command}`. FID, precision and recall (k = {NEIGHBOURS}) are in the features of the "
+        "project's own classifier and compare only with each other, at the same number of images. Heun and Langevin "
+        "steps call the network twice, guidance doubles every call; a column may hold a cell with up to three calls "
+        f"fewer than its head.\n\n{tables(records)}\n{END}"
+    )
+    if BEGIN in old and END in old:
+        return old[: old.index(BEGIN)] + text + old[old.index(END) + len(END) :]
+    return (old.rstrip() or "# Results") + f"\n\n{text}\n"
+
+
+def plot(name: str, records: list[Record], folder: Path) -> None:
+    """FID and seconds per image against network calls, one line a process and sampler, from the fullest group."""
+    samples = [r for r in records if r["kind"] == "samples" and r["checkpoint"] == name]
+    groups = [_group(r) for r in samples]
+    cells = [r for r in samples if _group(r) == max(groups, key=groups.count)]
+    colours = {p: f"C{i}" for i, p in enumerate(dict.fromkeys(r["process"] for r in cells))}
+    matplotlib.rcParams["svg.hashsalt"] = name
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    for process_, sampler in dict.fromkeys((r["process"], r["sampler"]) for r in cells):
+        line = [r for r in cells if (r["process"], r["sampler"]) == (process_, sampler)]
+        line.sort(key=lambda r: r["calls"])
+        i = list(dict.fromkeys(r["sampler"] for r in cells if r["process"] == process_)).index(sampler)
+        style = {"color": colours[process_], "marker": "osD^v"[i % 5], "linestyle": ("-", "--", ":", "-.")[i % 4]}
+        for axis, what in zip(axes, ("fid", "seconds_per_image"), strict=True):
+            axis.plot([r["calls"] for r in line], [r[what] for r in line], label=f"{process_} · {sampler}", **style)
+    axes[0].axhline(cells[0]["fid_floor"], color="grey", linewidth=1)
+    axes[0].annotate("floor: training images", (0.01, cells[0]["fid_floor"]), xycoords=("axes fraction", "data"),
+                     va="bottom", color="grey", fontsize=8)  # fmt: skip
+    for axis, label in zip(axes, ("FID (own classifier)", "seconds per image"), strict=True):
+        axis.set(xscale="log", yscale="log", xlabel="network calls", ylabel=label)
+    axes[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
+    figure.suptitle(f"{name}: {cells[0]['images']:,} samples a point")
+    for suffix, metadata in (("svg", {"Date": None}), ("png", {})):
+        figure.savefig(folder / f"fid-{name}.{suffix}", dpi=110, metadata=metadata)
+    pyplot.close(figure)
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    device = best_device() if args.device is None else torch.device(args.device)
+    try:
+        complete = measure_all(args, device, out / "results.jsonl")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    records = current(results.read(out / "results.jsonl"))
+    md = out / "results.md"
+    command = "python -m train.results --checkpoints " + " ".join(
+        f"checkpoints/{name}" for name in dict.fromkeys(r["checkpoint"] for r in records)
+    )
+    write_text(md, page(md.read_text() if md.is_file() else "", records, command + " --data-root DATA"))
+    for name in dict.fromkeys(r["checkpoint"] for r in records if r["kind"] == "samples"):
+        plot(name, records, out)
+    print("complete" if complete else "the minutes are over; run the same command again to go on", flush=True)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure processes, samplers and network calls; resumable.")
+    parser.add_argument("--checkpoints", nargs="+", required=True, help="folders of denoisers")
+    parser.add_argument("--processes", nargs="+", help="default: those that each checkpoint was trained on")
+    parser.add_argument("--calls", nargs="+", type=int, default=CALLS, help="network calls, in the order of work")
+    parser.add_argument("--images", type=int, default=2000, help="samples a cell, and real images to compare with")
+    parser.add_argument("--bound-images", type=int, help="images of a likelihood bound (default: all of the split)")
+    parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--minutes", type=float, help="start no new cell after that many minutes")
+    parser.add_argument("--split", default="test", choices=("held-out", "test"))
+    parser.add_argument("--classifier", help="folder of the judge (default: the shipped one)")
+    parser.add_argument("--data-root", default="data", help="where torchvision finds or puts the data")
+    parser.add_argument("--out", default=results.RESULTS.parent, help="folder of results.jsonl, results.md and plots")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
+    args = parser.parse_args(argv)
+    args.bound_images = args.bound_images or (10_000 if args.split == "test" else 5_000)
+    if min(args.calls) < 1 or args.images <= NEIGHBOURS:
+        parser.error(f"--calls must be at least 1 and --images more than {NEIGHBOURS}")
+    return args
+
+
+if __name__ == "__main__":
+    main()
