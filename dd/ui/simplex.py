@@ -1,0 +1,203 @@
+"""Tab "Simplex": one cell of three categories on the triangle. A run is computed here once and drawn in the browser."""
+
+import base64
+import json
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import torch
+from torch import Tensor
+
+from dd.simplex import (
+    ALPHA,
+    MAX_PARTICLES,
+    MAX_STEPS,
+    PROCESSES,
+    Cell,
+    Run,
+    Settings,
+    Theory,
+    barycentric,
+    plane,
+    simulate,
+)
+
+STATIC = Path(__file__).parent / "static"
+NONE = "none"
+DIRECTIONS = ("Reverse: noise to data", "Forward: data to noise")
+SAMPLER_NAMES = {
+    "Dirichlet step (or the process' own)": "native",
+    "Euler-Maruyama": "euler",
+    "Probability-flow ODE": "ode",
+}
+_KEYS = 41  # frames at which density and field are computed; the page interpolates between them
+_DENSITY, _FIELD = (72, 66), (30, 27)  # grid points across and up
+_LOG2_RANGE = 4.0
+
+_HTML = """<div class="sx-root" data-playing="false">
+<canvas tabindex="0" role="img" aria-label="The triangle of three categories"></canvas>
+<div class="sx-bar">
+<button type="button" data-sx="play" disabled aria-pressed="false">Play</button>
+<button type="button" data-sx="back" disabled aria-label="One step back">&#8722;1</button>
+<button type="button" data-sx="next" disabled aria-label="One step on">+1</button>
+<input type="range" data-sx="seek" min="0" max="1" value="0" step="any" disabled
+aria-label="Time: scrub through the run">
+<span class="sx-clock" data-sx="clock">Computing the first run…</span>
+</div>
+<div class="sx-options">
+<label>Speed <select data-sx="speed" disabled><option value="0.25">&#188;&#215;</option>
+<option value="0.5">&#189;&#215;</option><option value="1" selected>1&#215;</option><option value="2">2&#215;</option>
+<option value="4">4&#215;</option></select></label>
+<label><input type="checkbox" data-sx="loop" checked>Loop</label>
+<label><input type="checkbox" data-sx="trails" checked>Trails</label>
+<label><input type="checkbox" data-sx="heat" checked>Density</label>
+<label><input type="checkbox" data-sx="contours" checked>Contours</label>
+<label>Arrows <select data-sx="arrows" disabled><option value="none">none</option>
+<option value="both">mutation + selection</option><option value="mutation">mutation</option>
+<option value="selection">selection</option></select></label>
+<label><input type="checkbox" data-sx="lines">ODE streamlines</label>
+<button type="button" data-sx="png" disabled>PNG</button>
+<button type="button" data-sx="webm" disabled>WebM</button>
+</div>
+<div class="sx-legend"><span>density: 1/16</span><span class="sx-ramp" data-sx="ramp"></span>
+<span>16 &#215; uniform; contours at each factor of 2, bold at 1</span></div>
+<div class="sx-tables" data-sx="tables"></div>
+<div class="sx-message" data-sx="message" role="status"></div>
+</div>"""
+
+_INTRO = """A cell with three categories is a point of this triangle: a clean cell is a corner, noise is a random walk,
+and generating is walking back. Everything here is exact mathematics for one cell: the posterior over the corners has a
+closed form, so **reverse** shows the true reverse process and no network. Colours say which corner a particle came from
+(forward) or ends in (reverse). t is the fraction of the cell's information that is destroyed, the same for all."""
+
+
+def build() -> None:
+    """The tab's contents, inside an open gr.Blocks."""
+    gr.Markdown(_INTRO)
+    with gr.Row():
+        with gr.Column(scale=3, min_width=320):
+            view = gr.HTML(
+                value=None,
+                html_template=_HTML,
+                css_template=(STATIC / "simplex.css").read_text(),
+                js_on_load=(STATIC / "simplex.js").read_text(),
+                elem_id="sx-view",
+            )
+        with gr.Column(scale=1, min_width=260):
+            names = list(PROCESSES)
+            first = gr.Dropdown(names, value=names[0], label="Process", elem_id="sx-first")
+            second = gr.Dropdown([NONE, *names], value=NONE, label="Beside it", elem_id="sx-second")
+            direction = gr.Radio(list(DIRECTIONS), value=DIRECTIONS[0], label="Direction", elem_id="sx-direction")
+            sampler = gr.Dropdown(list(SAMPLER_NAMES), value=next(iter(SAMPLER_NAMES)), label="Sampler")
+            steps = gr.Slider(4, MAX_STEPS, value=96, step=1, label="Steps")
+            particles = gr.Slider(1, MAX_PARTICLES, value=600, step=1, label="Particles", elem_id="sx-particles")
+            with gr.Accordion("Corners", open=False):
+                alpha = [gr.Slider(*ALPHA, value=1.0, step=0.1, label=f"alpha {i}") for i in (1, 2, 3)]
+                weights = [gr.Slider(0, 1, value=1.0, step=0.05, label=f"Weight of category {i}") for i in (1, 2, 3)]
+            seed = gr.Number(value=0, precision=0, label="Seed")
+            button = gr.Button("Run", variant="primary", elem_id="sx-run")
+    inputs = [first, second, direction, sampler, steps, particles, *alpha, *weights, seed]
+    for event in (button.click, view.ready):
+        event(show, inputs, view, show_progress="minimal", api_visibility="private")
+
+
+def show(first: str, second: str, direction: str, sampler: str, steps: float, particles: float, *rest: float) -> str:
+    """The message that the page draws, for the controls' values (alpha 3, weights 3, seed)."""
+    try:
+        settings = _settings(direction, sampler, steps, particles, *rest)
+        names = [first] if second == NONE else [first, second]
+        runs = [simulate(name, settings) for name in names]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise gr.Error(str(error)) from error
+    return json.dumps({"times": [round(t, 6) for t in runs[0].times], "panels": [encode(run) for run in runs]})
+
+
+def _settings(direction: str, sampler: str, steps: float, particles: float, *rest: float) -> Settings:
+    if any(value is None for value in (steps, particles, *rest)):
+        raise ValueError("Every control needs a value.")
+    if not all(np.isfinite(value) for value in (steps, particles, *rest)):
+        raise ValueError("Every control needs a number.")
+    return Settings(
+        alpha=tuple(float(a) for a in rest[:3]),
+        weights=tuple(float(w) for w in rest[3:6]),
+        backwards=direction == DIRECTIONS[0],
+        sampler=SAMPLER_NAMES.get(sampler, sampler),
+        steps=int(steps),
+        particles=int(particles),
+        seed=int(rest[6]),
+    )
+
+
+def encode(run: Run) -> dict:
+    """One panel: paths as uint16 barycentric pairs, density as uint16, fields as int16, theory as numbers."""
+    cell, frames = run.cell, len(run.times)
+    keys = np.unique(np.linspace(0, frames - 1, min(_KEYS, frames)).round().astype(int)).tolist()
+    lo, hi = cell.span
+    paths = ((run.paths[..., :2] - lo) / (hi - lo)).clamp(0, 1).mul(65535).round()
+    panel = {
+        "title": cell.title,
+        "note": cell.note,
+        "jumps": cell.jumps,
+        "box": cell.box,
+        "span": cell.span,
+        "n": run.paths.shape[1],
+        "keys": keys,
+        "grid": _DENSITY,
+        "native": [round(cell.native_time(t), 4) for t in run.times],
+        "unitName": "n" if cell.jumps else ("r" if lo < 0 else "τ"),
+        "theory": [_theory(cell.theory(t)) for t in run.times],
+        "paths": _base64(paths.numpy().astype("<u2")),
+        "corner": _base64(run.corner.numpy().astype("u1")),
+    }
+    at = [run.times[key] for key in keys]
+    points = _points(cell.box, *_DENSITY)
+    if cell.log_density(points[:1], at[0]) is not None:
+        log2 = torch.stack([cell.log_density(points, t) for t in at]) / np.log(2)
+        height = ((log2 / _LOG2_RANGE).clamp(-1, 1) + 1) / 2 * 65535
+        panel["density"] = _base64(height.round().numpy().astype("<u2"))
+        panel["field"] = _field(cell, at)
+    return panel
+
+
+def _theory(theory: Theory) -> dict:
+    def as_list(v: Tensor | None) -> list[float] | None:
+        return None if v is None else [round(float(x), 7) for x in v]
+
+    H = None if theory.entropy is None else round(theory.entropy, 6)
+    return {
+        "mean": as_list(theory.mean),
+        "var": as_list(theory.var),
+        "entropy": H,
+        "fractions": as_list(theory.fractions),
+    }
+
+
+def _field(cell: Cell, times: list[float]) -> dict:
+    """Mutation once (it does not change) and selection at every key time, in the plane, scaled to int16."""
+    points = _points(cell.box, *_FIELD)
+    pairs = [cell.field(points, t) for t in times]
+    mutation = plane(pairs[0][0])
+    selection = torch.stack([plane(pair[1]) for pair in pairs])
+    scales = selection.abs().amax((1, 2)).clamp(min=1e-9)
+    mutation_scale = mutation.abs().max().clamp(min=1e-9)
+    return {
+        "nx": _FIELD[0],
+        "ny": _FIELD[1],
+        "scales": scales.tolist(),
+        "mutationScale": float(mutation_scale),
+        "selection": _base64((selection / scales[:, None, None] * 32767).round().numpy().astype("<i2")),
+        "mutation": _base64((mutation / mutation_scale * 32767).round().numpy().astype("<i2")),
+    }
+
+
+def _points(box: tuple[float, float, float, float], nx: int, ny: int) -> Tensor:
+    """Barycentric coordinates of a grid of the box, rows upwards: (ny nx, 3)."""
+    x = torch.linspace(box[0], box[2], nx, dtype=torch.float64)
+    y = torch.linspace(box[1], box[3], ny, dtype=torch.float64)
+    yy, xx = torch.meshgrid(y, x, indexing="ij")
+    return barycentric(torch.stack([xx, yy], -1).reshape(-1, 2))
+
+
+def _base64(array: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()

@@ -1,0 +1,328 @@
+"""The triangle's runs against closed forms: what a visitor sees agrees with the formulas within Monte-Carlo error."""
+
+import base64
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import betaln
+from scipy.stats import ks_2samp
+
+from dd.bakosi import BakosiRistorcelli
+from dd.moments import corner_moments
+from dd.simplex import (
+    MAX_PARTICLES,
+    PROCESSES,
+    DiffusionCell,
+    NeutralWrightFisher,
+    Settings,
+    barycentric,
+    grid,
+    plane,
+    simulate,
+)
+from dd.stick_breaking import StickBreaking, from_sticks, to_sticks
+from dd.wright_fisher import standard_gamma, wright_fisher
+
+UNEQUAL = (0.6, 1.0, 2.0)
+WEIGHTS = (0.5, 0.3, 0.2)
+DIFFUSIONS = ("Wright-Fisher", "Stick-breaking Jacobi", "Bakosi-Ristorcelli")
+Z = 4.5  # standard errors allowed; about 60 comparisons a run
+BIAS = {"native": 0.006, "euler": 0.015, "ode": 0.006}  # of 96 steps; nothing is allowed where a path is exact
+
+
+def _cell(name: str, alpha=(1.0, 1.0, 1.0)):
+    return PROCESSES[name](alpha, Settings(weights=WEIGHTS).w, "native")
+
+
+def _interior(n: int = 40) -> torch.Tensor:
+    g = torch.Generator().manual_seed(3)
+    x = standard_gamma(torch.full((1, 3), 2.0), (n, 3), g)
+    return x / x.sum(1, keepdim=True)
+
+
+def _exact(name: str, sampler: str, backwards: bool) -> bool:
+    return name.startswith("D3PM") or (name.startswith("Gaussian") and sampler == "native" and not backwards)
+
+
+CASES = [
+    (name, alpha, sampler, backwards)
+    for name, alpha in [*((name, (1.0, 1.0, 1.0)) for name in PROCESSES), ("Wright-Fisher", UNEQUAL)]
+    for sampler in ("native", "euler", "ode")
+    for backwards in (False, True)
+    if not (name.startswith("D3PM") and sampler != "native")
+]
+
+
+@pytest.mark.parametrize(("name", "alpha", "sampler", "backwards"), CASES)
+def test_particles_agree_with_theory(name, alpha, sampler, backwards):
+    settings = Settings(alpha, WEIGHTS, backwards, sampler, steps=96, particles=2000, seed=5)
+    run = simulate(name, settings)
+    assert bool(run.paths.isfinite().all())
+    assert torch.allclose(run.paths.sum(-1), torch.ones(1, dtype=torch.float64))
+    slack = 0.0 if _exact(name, sampler, backwards) else BIAS[sampler]
+    if name == "Bakosi-Ristorcelli" and backwards:
+        slack = 0.02  # the score is numerical
+    n = settings.particles
+    for frame in (0, 1, 12, 24, 36, 48, 60, 72, 84, 95, 96):
+        theory, x = run.cell.theory(run.times[frame]), run.paths[frame]
+        centred = x - x.mean(0)
+        var, fourth = centred.square().mean(0), (centred**4).mean(0)
+        se_mean = (theory.var / n).sqrt()
+        se_var = ((fourth - var**2).clamp(min=0) / n).sqrt()
+        assert bool(((x.mean(0) - theory.mean).abs() <= Z * se_mean + slack + 1e-9).all()), (frame, x.mean(0), theory)
+        assert bool(((var - theory.var).abs() <= Z * se_var + slack + 1e-3 / n**0.5).all()), (frame, var, theory)
+
+
+@pytest.mark.parametrize("name", ["Wright-Fisher", "Stick-breaking Jacobi"])
+def test_mean_entropy_agrees_with_the_closed_form(name):
+    run = simulate(name, Settings((1.0, 1.0, 1.0), WEIGHTS, backwards=False, steps=64, particles=2000, seed=2))
+    for frame in (1, 16, 32, 48, 64):
+        x = run.paths[frame]
+        H = -torch.xlogy(x, x).sum(1)
+        error = abs(float(H.mean()) - run.cell.theory(run.times[frame]).entropy)
+        assert error <= Z * float(H.std()) / len(H) ** 0.5 + 0.004
+
+
+@pytest.mark.parametrize("name", ["D3PM uniform", "D3PM absorbing"])
+def test_corner_fractions(name):
+    run = simulate(name, Settings(weights=WEIGHTS, steps=30, particles=2000, seed=1))
+    corners = torch.cat([torch.eye(3), torch.full((1, 3), 1 / 3)]).double()
+    for frame, t in enumerate(run.times):
+        theory = run.cell.theory(t).fractions
+        live = torch.stack([(run.paths[frame] - c).abs().sum(1).lt(1e-6).double().mean() for c in corners])[
+            : len(theory)
+        ]
+        assert float(live.sum()) == pytest.approx(1)
+        assert bool(((live - theory).abs() <= Z * (theory * (1 - theory) / 2000).sqrt() + 1e-9).all())
+
+
+@pytest.mark.parametrize("name", [*DIFFUSIONS, "Gaussian on one-hots"])
+@pytest.mark.parametrize("t", [0.35, 0.7])
+def test_density_integrates_to_one(name, t):
+    cell = _cell(name)
+    x0, y0, x1, y1 = cell.box
+    side = torch.arange(300, dtype=torch.float64).add(0.5) / 300
+    xy = torch.stack(torch.meshgrid(x0 + (x1 - x0) * side, y0 + (y1 - y0) * side, indexing="ij"), -1).view(-1, 2)
+    x = barycentric(xy)
+    if cell.span[0] >= 0:
+        x = x[(x > 0).all(1)]
+    area = (x1 - x0) * (y1 - y0) / len(xy) / (3**0.5 / 4)
+    total = float(cell.log_density(x, t).exp().sum()) * area
+    assert total == pytest.approx(1, abs=0.03 if name != "Gaussian on one-hots" else 0.04)
+
+
+@pytest.mark.parametrize("name", [*DIFFUSIONS, "Gaussian on one-hots"])
+def test_selection_is_diffusion_times_the_gradient_of_the_log_ratio(name):
+    """D grad log rho by central differences of the density; D from the noise's own covariance."""
+    cell, t, h = _cell(name, UNEQUAL), 0.5, 1e-5
+    x = _interior()
+    if name == "Gaussian on one-hots":
+        ratio = lambda z: cell.log_density(z, t) + (z - 1 / 3).square().sum(1) / 2  # noqa: E731
+        D = (torch.eye(3, dtype=torch.float64) - 1 / 3).expand(len(x), 3, 3)
+    else:
+        tau = cell.native_time(t)
+        h = 0.02 if name == "Bakosi-Ristorcelli" else h  # a table, linear between lattice points
+        ratio = lambda z: torch.logsumexp(cell.w.log() + cell.diffusion.evidence(z, tau), 1)  # noqa: E731
+        x = x[x.min(1).values > 0.06]
+        S = torch.stack([cell.diffusion.noise(x, e.expand_as(x)) for e in torch.eye(3, dtype=torch.float64)], 2)
+        D = S @ S.mT
+    gradient = []
+    for i in range(3):
+        e = torch.full((3,), -1 / 3, dtype=torch.float64)
+        e[i] += 1
+        gradient.append((ratio(x + h * e) - ratio(x - h * e)) / (2 * h))
+    expected = (D @ torch.stack(gradient, 1)[..., None])[..., 0]
+    selection = cell.field(x, t)[1]
+    tolerance = 0.12 if name == "Bakosi-Ristorcelli" else 1e-3
+    assert float((selection - expected).abs().max()) <= tolerance * max(1.0, float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("make", [NeutralWrightFisher, StickBreaking, BakosiRistorcelli])
+def test_drift_keeps_the_dirichlet_stationary(make):
+    """E_pi[L q] = 0 for q = x_i x_j: 2 E[x_i f_j] symmetrised + E[D_ij] = 0, by 200,000 draws."""
+    diffusion = make(torch.tensor(UNEQUAL))
+    x = diffusion.stationary(200_000, torch.Generator().manual_seed(0))
+    f = diffusion.drift(x)
+    assert float(f.sum(1).abs().max()) < 1e-12
+    S = torch.stack([diffusion.noise(x, e.expand_as(x)) for e in torch.eye(3, dtype=torch.float64)], 2)
+    rate = x[:, :, None] * f[:, None] + f[:, :, None] * x[:, None] + S @ S.mT
+    assert bool((rate.mean(0).abs() <= Z * rate.std(0) / len(x) ** 0.5).all())
+
+
+def test_corner_moments_are_those_of_the_mixture():
+    """Sum over lineages of the moments of Dirichlet(alpha + m e_k)."""
+    diffusion = NeutralWrightFisher(torch.tensor(UNEQUAL))
+    for tau in (0.1, 0.5, 2.0):
+        q = diffusion.kernel.log_lineages(tau)[0].exp()
+        m = torch.arange(len(q), dtype=torch.float64).view(-1, 1, 1)
+        a = diffusion.alpha + m * torch.eye(3, dtype=torch.float64)
+        A = a.sum(2, keepdim=True)
+        mean, square = corner_moments(diffusion.alpha, tau)
+        assert torch.allclose((q.view(-1, 1, 1) * a / A).sum(0), mean, atol=1e-6)
+        assert torch.allclose((q.view(-1, 1, 1) * a * (a + 1) / (A * (A + 1))).sum(0), square, atol=1e-6)
+
+
+def test_moran_chain_has_the_moments_of_the_linear_ode():
+    """E[n_i]/N = E[Y_i] and E[n_i (n_i - 1)]/(N (N - 1)) = E[Y_i^2], exactly: two independent solvers."""
+    diffusion = BakosiRistorcelli(torch.tensor(UNEQUAL))
+    n, N = diffusion.fine.n, diffusion.fine.N
+    for i in (0, 20, 43):
+        p = diffusion.fine.law[i]
+        first, second = diffusion.moments(float(diffusion.taus[i]))
+        assert p.sum(0) == pytest.approx(1, abs=1e-9)
+        assert np.abs(p.T @ n / N - first.numpy()).max() < 1e-8
+        assert np.abs(p.T @ (n * (n - 1)) / (N * (N - 1)) - second.numpy()).max() < 1e-8
+
+
+def test_sticks_and_plane_are_inverted():
+    x = _interior()
+    assert torch.allclose(from_sticks(to_sticks(x)), x)
+    assert torch.allclose(barycentric(plane(x)), x)
+
+
+def test_one_dirichlet_does_not_compose():
+    """docs/math.md section 2: two single-Dirichlet steps have moments that no single step of the family has."""
+    beta = lambda a, b: (a / (a + b), a * (a + 1) / (a + b) / (a + b + 1))  # noqa: E731
+    y, y2 = beta(3, 1)
+    x, x2 = (1 + 2 * y) / 4, (2 + 6 * y + 4 * y2) / 20
+    assert (x, x2) == (pytest.approx(5 / 8), pytest.approx(89 / 200))
+    c = (2 * x - 1) / (1 - x)
+    assert beta(1 + c, 1) == (pytest.approx(x), pytest.approx(5 / 11))
+    g = torch.Generator().manual_seed(0)
+    first = torch.distributions.Beta(3.0, 1.0)
+    assert float(first.mean) == pytest.approx(y)
+    drawn = 1 - torch.rand(200_000, generator=g, dtype=torch.float64).pow(1 / 3)  # 1 - Beta(3, 1)
+    a = 1 + 2 * (1 - drawn)
+    pair = standard_gamma(torch.stack([a, 4 - a], 1), (len(a), 2), g)
+    drawn = pair[:, 0] / pair.sum(1)
+    assert float(drawn.square().mean()) == pytest.approx(89 / 200, abs=Z * float(drawn.square().std()) / 200_000**0.5)
+
+
+def test_the_mixture_composes():
+    """Chapman-Kolmogorov: tau then sigma by (2), against tau + sigma in one draw; KS on 20,000 draws, p > 1e-3."""
+    kernel, n, tau, sigma = wright_fisher(3), 20_000, 0.3, 0.45
+    g = torch.Generator().manual_seed(4)
+    k = torch.zeros(n, dtype=torch.long)
+    y = kernel.sample(k, tau, g).double()
+    m = kernel.sample_lineages(sigma, (n,), g)
+    counts = torch.zeros(n, 3, dtype=torch.float64)
+    for i in range(int(m.max())):  # multinomial draws, one ancestor at a time
+        u = torch.rand(n, 1, generator=g, dtype=torch.float64)
+        chosen = (u > y.cumsum(1)[:, :2]).sum(1)
+        counts[torch.arange(n), chosen] += (i < m).double()
+    x = standard_gamma(1.0 + counts, (n, 3), g)
+    x = x / x.sum(1, keepdim=True)
+    once = kernel.sample(k, tau + sigma, g).double()
+    for i in range(3):
+        assert ks_2samp(x[:, i].numpy(), once[:, i].numpy()).pvalue > 1e-3
+
+
+def test_no_beta_law_has_the_kernels_ends():
+    """docs/math.md section 2: the density is q_0 at one end and sum q_m (m + 1) at the other, its mean is not 1/2."""
+    kernel, tau = wright_fisher(2), 0.7
+    x = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    q = kernel.log_lineages(tau)[0].exp()
+    h = kernel.log_h(x, tau)[0][:, 0].exp()
+    assert float(h[0]) == pytest.approx(float(q[0]), rel=1e-4)
+    assert 0 < float(h[0]) < 1
+    assert float(h[1]) == pytest.approx(float((q * (1 + torch.arange(len(q)))).sum()), rel=1e-4)
+    assert float(corner_moments(kernel.alpha, tau)[0][0, 0]) == pytest.approx((1 + np.exp(-tau)) / 2)
+    assert betaln(1, 1) == 0  # Beta(1, 1), the only Beta law with such ends, is uniform: mean 1/2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"alpha": (0.0, 1.0, 1.0)},
+        {"alpha": (float("nan"), 1.0, 1.0)},
+        {"alpha": (1.0, 1.0, 6.0)},
+        {"weights": (0.0, 0.0, 0.0)},
+        {"weights": (float("nan"), 1.0, 1.0)},
+        {"weights": (-1.0, 1.0, 1.0)},
+        {"particles": 10**9},
+        {"particles": 0},
+        {"steps": 0},
+        {"steps": 10**6},
+        {"sampler": "magic"},
+        {"seed": -1},
+    ],
+)
+def test_bad_settings_get_a_sentence(change):
+    with pytest.raises(ValueError, match=r"[A-Z].*\."):
+        Settings(**change)
+
+
+def test_a_category_of_weight_zero_is_never_reached():
+    run = simulate("Wright-Fisher", Settings(weights=(0.0, 1.0, 1.0), steps=48, particles=500))
+    assert float(run.paths[-1][:, 0].max()) == 0
+
+
+def test_the_clock_is_shared_and_monotone():
+    times = grid(50, backwards=True)
+    assert (times[0], times[-1]) == (1.0, 0.0)
+    assert all(a > b for a, b in pairwise(times))
+    for name in PROCESSES:
+        cell = _cell(name)
+        native = [cell.native_time(t) for t in times]
+        assert all(a >= b for a, b in pairwise(native))
+        assert native[-1] == 0
+
+
+def test_the_clock_is_destroyed_information():
+    cell = DiffusionCell(NeutralWrightFisher(torch.ones(3)), torch.full((3,), 1 / 3, dtype=torch.float64))
+    tau = cell.native_time(0.5)
+    x = cell.diffusion.sample(torch.arange(3).repeat(4000), tau, torch.Generator().manual_seed(9))
+    p = cell.posterior(x, tau)
+    H = -torch.xlogy(p, p).sum(1) / np.log(3)
+    assert float(H.mean()) == pytest.approx(0.5, abs=0.02)
+
+
+class TestMessage:
+    """What is sent to the page."""
+
+    gradio = pytest.importorskip("gradio")
+
+    def test_it_holds_the_run(self):
+        from dd.ui.simplex import encode
+
+        run = simulate("Wright-Fisher", Settings(particles=50, steps=20))
+        panel = encode(run)
+        raw = np.frombuffer(base64.b64decode(panel["paths"]), "<u2").reshape(21, 50, 2) / 65535
+        assert np.abs(raw - run.paths[..., :2].numpy()).max() < 1e-5
+        corner = np.frombuffer(base64.b64decode(panel["corner"]), "u1")
+        assert (corner == run.paths[-1].argmax(1).numpy()).all()
+        keys, (nx, ny) = panel["keys"], panel["grid"]
+        assert len(base64.b64decode(panel["density"])) == len(keys) * nx * ny * 2
+        assert keys[0] == 0
+        assert keys[-1] == 20
+        assert (
+            len(base64.b64decode(panel["field"]["selection"]))
+            == len(keys) * panel["field"]["nx"] * panel["field"]["ny"] * 4
+        )
+
+    def test_same_seed_same_message_and_it_is_compact(self):
+        from dd.ui.simplex import DIRECTIONS, show
+
+        controls = ("D3PM absorbing", "Gaussian on one-hots", DIRECTIONS[1], "native", 40, 2000, 1, 1, 1, 1, 1, 1, 7)
+        first = show(*controls)
+        assert first == show(*controls)
+        assert [p["title"] for p in json.loads(first)["panels"]] == ["D3PM absorbing", "Gaussian on one-hots"]
+        assert len(first) < 3e6
+
+    @pytest.mark.parametrize(("at", "value"), [(6, 0), (6, float("nan")), (5, 10**9), (5, None), (4, 0), (12, -3)])
+    def test_bad_controls_get_a_sentence(self, at, value):
+        from dd.ui.simplex import DIRECTIONS, show
+
+        controls = ["Wright-Fisher", "none", DIRECTIONS[0], "native", 40, 100, 1, 1, 1, 1, 1, 1, 0]
+        controls[at] = value
+        with pytest.raises(self.gradio.Error, match=r"[A-Z].*\."):
+            show(*controls)
+
+    def test_all_weights_zero_get_a_sentence(self):
+        from dd.ui.simplex import DIRECTIONS, show
+
+        with pytest.raises(self.gradio.Error, match="weight"):
+            show("Wright-Fisher", "none", DIRECTIONS[0], "native", 40, MAX_PARTICLES, 1, 1, 1, 0, 0, 0, 0)

@@ -1,0 +1,194 @@
+"""The Simplex tab in a real browser: frames advance, scrubbing is exact, keys work, numbers are those of the run."""
+
+import base64
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+gr = pytest.importorskip("gradio")
+sync_api = pytest.importorskip("playwright.sync_api")
+
+from dd.ui import simplex as tab  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+READY = "document.querySelector('.sx-root')?.simplex?.frames() > 0"
+LEAST_FPS = 10  # on a machine of unknown load; the number itself is printed
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine"),
+]
+
+
+@pytest.fixture(scope="module")
+def address():
+    with gr.Blocks() as demo, gr.Tab("Simplex"):
+        tab.build()
+    _, url, _ = demo.queue().launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
+    yield url
+    demo.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(browser, address):
+    page = _open(browser, address)
+    yield page
+    page.close()
+
+
+def _open(browser, address, **options):
+    page = browser.new_page(**{"viewport": {"width": 1200, "height": 1100}, **options})
+    page.set_default_timeout(120_000)
+    page.errors = []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.goto(address)
+    page.wait_for_function(READY)
+    return page
+
+
+def _root(page, code: str):
+    return page.evaluate("(() => { const root = document.querySelector('.sx-root'); " + code + " })()")
+
+
+def _picture(page) -> str:
+    return _root(page, "return root.querySelector('canvas').toDataURL()")
+
+
+def _frame(page) -> int:
+    return int(_root(page, "return root.dataset.frame"))
+
+
+def _pause_at(page, frame: float) -> None:
+    _root(page, f"root.simplex.seek({frame})")
+
+
+def test_frames_advance_by_themselves_and_pause(page):
+    _root(page, "root.simplex.seek(0); root.simplex.play(true)")
+    page.wait_for_function("document.querySelector('.sx-root').dataset.frame > 3")
+    first = _picture(page)
+    page.get_by_role("button", name="Pause").click()
+    paused = _frame(page)
+    page.wait_for_timeout(300)
+    assert _frame(page) == paused
+    assert first != _picture(page) or paused == 3
+    assert page.errors == []
+
+
+def test_scrubbing_is_exact(page):
+    for at in (0, 17, 40.3, 96):
+        _pause_at(page, at)
+        before = _picture(page)
+        _pause_at(page, 71.7)
+        assert _picture(page) != before
+        _pause_at(page, at)
+        assert _picture(page) == before
+
+
+def test_keys_play_step_and_jump(page):
+    _pause_at(page, 10)
+    page.locator(".sx-root canvas").focus()
+    page.keyboard.press("ArrowRight")
+    assert _frame(page) == 11
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    assert _frame(page) == 9
+    page.keyboard.press("End")
+    assert _frame(page) == 96
+    page.keyboard.press("Home")
+    assert _frame(page) == 0
+    page.keyboard.press("Space")
+    assert _root(page, "return root.dataset.playing") == "true"
+    page.keyboard.press("Space")
+    assert _root(page, "return root.dataset.playing") == "false"
+
+
+def test_the_slider_takes_arrow_keys_too(page):
+    _pause_at(page, 10)
+    page.locator(".sx-root input[type=range]").focus()
+    page.keyboard.press("ArrowRight")
+    assert _frame(page) == 11
+
+
+def test_numbers_are_those_of_the_particles_and_agree_with_theory(page):
+    controls = ("Wright-Fisher", "none", tab.DIRECTIONS[0], next(iter(tab.SAMPLER_NAMES)), 96, 600, *[1.0] * 6, 0)
+    panel = json.loads(tab.show(*controls))["panels"][0]
+    paths = np.frombuffer(base64.b64decode(panel["paths"]), "<u2").reshape(97, 600, 2) / 65535
+    for frame in (0, 30, 60, 96):
+        _pause_at(page, frame)
+        shown = _root(page, "return root.simplex.numbers()[0]")
+        x = np.concatenate([paths[frame], 1 - paths[frame].sum(1, keepdims=True)], 1)
+        assert shown["live"]["mean"] == pytest.approx(x.mean(0).tolist(), abs=1e-6)
+        assert shown["live"]["var"] == pytest.approx(x.var(0).tolist(), abs=1e-6)
+        assert max(shown["off"]) < 4.5
+        assert page.locator(".sx-table tbody tr").count() == 3
+
+
+def test_frames_per_second_with_a_thousand_particles(page):
+    """Printed (pytest -s); 50 or more is expected of a quiet machine with two cores."""
+    page.get_by_label("number input for Particles").fill("1000")
+    page.keyboard.press("Tab")
+    _root(page, "root.dataset.frame = '-1'")
+    page.locator("#sx-run").click()
+    page.wait_for_function("document.querySelector('.sx-root').dataset.frame > 2")
+    assert _root(page, "return root.simplex.frames()") == 97
+    rate = page.evaluate(
+        """async () => {
+            const root = document.querySelector('.sx-root');
+            root.simplex.seek(0);
+            root.simplex.play(true);
+            const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+            await wait(500);
+            const drawn = Number(root.dataset.drawn), start = performance.now();
+            await wait(4000);
+            return (Number(root.dataset.drawn) - drawn) / (performance.now() - start) * 1000;
+        }"""
+    )
+    print(f"\n{rate:.1f} frames a second with 1,000 particles")
+    assert rate >= LEAST_FPS
+
+
+def test_every_layer_draws_and_pictures_are_saved(page):
+    _pause_at(page, 50)
+    plain = _picture(page)
+    for arrows in ("mutation", "selection", "both"):
+        page.locator("[data-sx=arrows]").select_option(arrows)
+        assert _picture(page) != plain
+    page.locator("[data-sx=arrows]").select_option("none")
+    for layer in ("lines", "heat", "contours", "trails"):
+        page.locator(f"[data-sx={layer}]").click()
+        assert _picture(page) != plain, layer
+        page.locator(f"[data-sx={layer}]").click()
+        assert _picture(page) == plain, layer
+    with page.expect_download() as download:
+        page.locator("[data-sx=png]").click()
+    assert download.value.path().read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    page.locator("[data-sx=speed]").select_option("4")
+    with page.expect_download(timeout=60_000) as download:
+        page.locator("[data-sx=webm]").click()
+    assert download.value.path().read_bytes()[:4] == b"\x1aE\xdf\xa3"  # EBML, the WebM container
+    assert page.errors == []
+
+
+def test_reduced_motion_starts_nothing(browser, address):
+    page = _open(browser, address, reduced_motion="reduce")
+    page.wait_for_timeout(500)
+    assert _root(page, "return root.dataset.playing") == "false"
+    assert _frame(page) == 0
+    page.close()
+
+
+def test_narrow_screen_has_no_sideways_scroll(browser, address):
+    page = _open(browser, address, viewport={"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
