@@ -10,6 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 F_CAP = 15.0  # |f| stays below this
+_GROUP = 16  # channels per group of a norm; narrower groups fall off the fast path of channels-last group norm
+
+
+def _norm(c: int) -> nn.GroupNorm:
+    return nn.GroupNorm(max(1, c // _GROUP), c)
 
 
 class Block(nn.Module):
@@ -17,10 +22,10 @@ class Block(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, c_emb: int, dropout: float):
         super().__init__()
-        self.norm1 = nn.GroupNorm(8, c_in)
+        self.norm1 = _norm(c_in)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
         self.film = nn.Linear(c_emb, 2 * c_out) if c_emb else None
-        self.norm2 = nn.GroupNorm(8, c_out)
+        self.norm2 = _norm(c_out)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
@@ -41,7 +46,7 @@ class Attention(nn.Module):
     def __init__(self, c: int, head: int = 32):
         super().__init__()
         self.heads = max(1, c // head)
-        self.norm = nn.GroupNorm(8, c)
+        self.norm = _norm(c)
         self.qkv = nn.Conv2d(c, 3 * c, 1)
         self.out = nn.Conv2d(c, c, 1)
         nn.init.zeros_(self.out.weight)
@@ -54,26 +59,28 @@ class Attention(nn.Module):
 
 
 class EvidenceUNet(nn.Module):
-    """U-Net from evidence l (B, K, H, W) to f (B, K, H, W); H and W divisible by 2^(levels - 1).
+    """U-Net from evidence l (B, K, H, W) to f (B, K, H, W); H and W divisible by patch 2^(levels - 1).
 
-    channels, blocks: width and residual blocks of each level, on the way down and again on the way up. Most of the work
-    is best put below the top level, where a cell of the grid is cheap.
+    channels, blocks: width and residual blocks of each level, on the way down and again on the way up.
+    patch: cells of a patch x patch square share one position of the top level (pixel unshuffle); on two cores the full
+    grid of an image costs more than everything below it.
     classes: size of the label set, 0 for none. Label `classes` means "any" (what guidance and dropout use).
     """
 
     def __init__(
         self,
         K: int,
-        channels: tuple[int, ...] = (32, 96, 128),
-        blocks: tuple[int, ...] = (1, 2, 2),
+        channels: tuple[int, ...] = (96, 128),
+        blocks: tuple[int, ...] = (2, 2),
+        patch: int = 1,
         classes: int = 0,
         dropout: float = 0.0,
     ):
         super().__init__()
-        self.K, self.classes = K, classes
+        self.K, self.patch, self.classes = K, patch, classes
         c_emb = 128 if classes else 0
         self.label = nn.Embedding(classes + 1, c_emb) if classes else None
-        self.enter = nn.Conv2d(K, channels[0], 3, padding=1)
+        self.enter = nn.Conv2d(K * patch**2, channels[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         levels = list(zip(channels, blocks, strict=True))
         c = channels[0]
@@ -89,8 +96,8 @@ class EvidenceUNet(nn.Module):
                 stage.append(nn.Conv2d(c_out, channels[level - 1], 1))
                 stage.append(nn.Upsample(scale_factor=2, mode="nearest"))
             self.up.append(stage)
-        self.norm = nn.GroupNorm(8, channels[0])
-        self.leave = nn.Conv2d(channels[0], K, 3, padding=1)
+        self.norm = _norm(channels[0])
+        self.leave = nn.Conv2d(channels[0], K * patch**2, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
@@ -102,7 +109,7 @@ class EvidenceUNet(nn.Module):
                 label = torch.full((len(evidence),), self.classes, device=evidence.device)
             emb = F.silu(self.label(label))
         x = (torch.softmax(evidence, 1) - 1 / self.K) * self.K**0.5
-        h = self.enter(x.to(self.enter.weight.dtype))
+        h = self.enter(F.pixel_unshuffle(x, self.patch).to(self.enter.weight.dtype))
         skips = []
         for stage in self.down:
             h = _run(stage, h, emb)
@@ -110,7 +117,7 @@ class EvidenceUNet(nn.Module):
         h = _run(self.middle, h, emb)
         for stage in self.up:
             h = _run(stage, torch.cat([h, skips.pop()], 1), emb)
-        f = self.leave(F.silu(self.norm(h))).float()
+        f = F.pixel_shuffle(self.leave(F.silu(self.norm(h))), self.patch).float()
         return F_CAP * torch.tanh(f / F_CAP)
 
 
