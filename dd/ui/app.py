@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from dd.runs import Models
+from dd.runs import Models, Recipe, Run
 from dd.ui import compare, generate
 from dd.ui.engine import Engine
 
@@ -13,6 +13,11 @@ CSS = """
 .gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
 h1 { margin-bottom: 0 !important; }
 """
+
+
+def warm_up(models: Models) -> None:
+    """Load the first model and build its tables now, so that the first visitor's first step is as fast as the next."""
+    Run(Recipe(models.names()[0], steps=2, images=16), models).exhaust()
 
 
 def build(models: Models) -> gr.Blocks:
@@ -27,4 +32,5 @@ def build(models: Models) -> gr.Blocks:
             generate.build(models, engine)
         with gr.Tab("Compare", id="compare"):
             compare.build(models, engine)
+        engine.submit(warm_up, models)
     return demo

@@ -6,7 +6,7 @@ single pool of threads (several pools spin each other to a standstill on two cor
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -16,6 +16,10 @@ class Engine:
     def __init__(self) -> None:
         self._line = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dd-engine")
 
+    def submit(self, task: Callable[..., T], *args: object, **kwargs: object) -> "Future[T]":
+        """Put the task in the line; the future's result is the task's."""
+        return self._line.submit(task, *args, **kwargs)
+
     def do(self, task: Callable[..., T], *args: object, **kwargs: object) -> T:
         """Run the task when its turn comes and wait for it; its exceptions are raised here."""
-        return self._line.submit(task, *args, **kwargs).result()
+        return self.submit(task, *args, **kwargs).result()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from dd.runs import Run, View
+from dd.runs import Run
 
 STATIC = Path(__file__).parent / "static"
 
@@ -43,20 +43,20 @@ def player(layout: str, hint: str, elem_id: str) -> gr.HTML:
     )
 
 
-def message(run: Run, number: int, titles: list[str], views: list[View]) -> str:
+def message(run: Run, number: int, step: int, titles: list[str]) -> str:
     """One step of a run as the player reads it."""
-    first = views[0]
-    n, h, w = first.state.shape
+    views = run.views[step]
+    n, h, w = views[0].state.shape
     return json.dumps(
         {
             "run": number,
-            "step": len(run.views) - 1,
+            "step": step,
             "total": run.total,
             "n": n,
             "h": h,
             "w": w,
-            "ms": run.milliseconds[-1],
-            "done": run.finished,
+            "ms": run.milliseconds[step],
+            "done": run.finished and step == len(run.views) - 1,
             "lanes": [
                 {
                     "title": title,

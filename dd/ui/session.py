@@ -16,32 +16,48 @@ _numbers = itertools.count(1)
 
 
 class Session:
-    """One run and the recipe it came from."""
+    """One run, the recipe it came from, and how many of its steps have been shown."""
 
     def __init__(self) -> None:
         self.run: Run | None = None
         self.recipe: Recipe | None = None
         self.number = 0
+        self.shown = 0
 
     def prepare(self, recipe: Recipe, models: Models, engine: Engine) -> None:
         """Continue a paused run of this very recipe, or start a new one."""
-        if self.run is not None and not self.run.finished and recipe == self.recipe:
+        if self.run is not None and recipe == self.recipe and self.shown < self.run.total and not self._over():
             return
         self.run = engine.do(Run, recipe, models)
-        self.recipe, self.number = recipe, next(_numbers)
+        self.recipe, self.number, self.shown = recipe, next(_numbers), 0
 
     def step(self, engine: Engine) -> str | None:
         """One reverse step of every lane as a message for the player; None when the run is over."""
-        run, number = self.run, self.number
-        views = engine.do(run.advance)
-        if views is None or run is not self.run:
-            return None
-        return message(run, number, [title(lane) for lane in run.recipe.lanes], views)
+        if self.shown == len(self.run.views):
+            engine.do(self.run.advance)
+        return self._message()
 
     def steps(self, engine: Engine) -> Iterator[str]:
+        """All steps that are left. The next one is computed while this one travels to the page."""
         run = self.run
-        while run is self.run and (text := self.step(engine)) is not None:
+        pending = engine.submit(run.advance) if self.shown == len(run.views) else None
+        while run is self.run:
+            if pending is not None:
+                pending.result()
+            pending = None if run.finished else engine.submit(run.advance)
+            text = self._message()
+            if text is None:
+                return
             yield text
+
+    def _over(self) -> bool:
+        return self.run.finished and self.shown == len(self.run.views)
+
+    def _message(self) -> str | None:
+        if self.shown == len(self.run.views):
+            return None
+        self.shown += 1
+        return message(self.run, self.number, self.shown - 1, [title(lane) for lane in self.run.recipe.lanes])
 
     def file(self, kind: str) -> str:
         """The run so far as a file: png, gif, webp or json."""
