@@ -3,7 +3,7 @@
 import gradio as gr
 
 from dd.runs import Models, Recipe, Run
-from dd.ui import compare, generate
+from dd.ui import about, compare, generate, simplex
 from dd.ui.engine import Engine
 
 TITLE = "Dirichlet Diffusion"
@@ -32,5 +32,9 @@ def build(models: Models) -> gr.Blocks:
             generate.build(models, engine)
         with gr.Tab("Compare", id="compare"):
             compare.build(models, engine)
+        with gr.Tab("Simplex", id="simplex"):
+            simplex.build()
+        with gr.Tab("About", id="about"):
+            about.build(models)
         engine.submit(warm_up, models)
     return demo

@@ -13,7 +13,9 @@
   const MASK = [217, 140, 0];
   let frames = [], run = null, views = [], shown = -1, timer = null, showGuess = false, drawn = 0;
 
-  const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const bytes = Uint8Array.fromBase64
+    ? (text) => Uint8Array.fromBase64(text)
+    : (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 
   function titles(message) {
     if (!paired) return message.lanes.map((lane, i) => ({ lane: i, title: lane.title }));
