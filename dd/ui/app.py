@@ -12,6 +12,9 @@ HOW_TO_GET_ONE = "Restore the folder from the repository, or train one: the READ
 CSS = """
 .gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
 h1 { margin-bottom: 0 !important; }
+.katex-display, #compare-table { overflow-x: auto; overflow-y: hidden; max-width: 100%; }
+#compare-table table { font-variant-numeric: tabular-nums; }
+@media (max-width: 700px) { .dd-stage { order: -1; } }
 """
 
 

@@ -33,7 +33,6 @@ def build(models: Models, engine: Engine) -> None:
     session = transport.session_state()
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
-            buttons = transport.buttons("compare")
             model = gr.Dropdown(models.names(), value=name, label="Data", info="What the network was trained on.")
             lanes = gr.Dropdown(
                 lane_choices(), value=DEFAULT, multiselect=True, max_choices=MAX_LANES, label="Lanes",
@@ -53,7 +52,8 @@ def build(models: Models, engine: Engine) -> None:
             )
             seed = gr.Number(0, label="Seed", precision=0, minimum=0, info="The same seed gives the same race.")
             dice = gr.Button("New seed", size="sm", elem_id="compare-dice")
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=320, elem_classes="dd-stage"):
+            buttons = transport.buttons("compare")
             stage = player("lanes", "Press Run to start all lanes together.", "compare-player")
             with gr.Row():
                 transport.downloads("compare", session)

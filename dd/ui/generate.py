@@ -28,7 +28,6 @@ def build(models: Models, engine: Engine) -> None:
     session = transport.session_state()
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
-            buttons = transport.buttons("generate")
             model = gr.Dropdown(models.names(), value=name, label="Data", info="What the network was trained on.")
             process = gr.Dropdown(
                 process_choices(), value="dirichlet", label="Process", info="The noise that is run backwards."
@@ -52,7 +51,8 @@ def build(models: Models, engine: Engine) -> None:
             dice = gr.Button("New seed", size="sm", elem_id="generate-dice")
             with gr.Accordion("Options of the process", open=False):
                 options = _option_sliders()
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=320, elem_classes="dd-stage"):
+            buttons = transport.buttons("generate")
             stage = player("pair", "Press Run, or Step for one reverse step at a time.", "generate-player")
             with gr.Row():
                 transport.downloads("generate", session)
