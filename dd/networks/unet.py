@@ -59,28 +59,26 @@ class Attention(nn.Module):
 
 
 class EvidenceUNet(nn.Module):
-    """U-Net from evidence l (B, K, H, W) to f (B, K, H, W); H and W divisible by patch 2^(levels - 1).
+    """U-Net from evidence l (B, K, H, W) to f (B, K, H, W); H and W divisible by 2^(levels - 1).
 
-    channels, blocks: width and residual blocks of each level, on the way down and again on the way up.
-    patch: cells of a patch x patch square share one position of the top level (pixel unshuffle); on two cores the full
-    grid of an image costs more than everything below it.
+    channels, blocks: width and residual blocks of each level, on the way down and again on the way up. Most of the work
+    is best put below the top level, where a cell of the grid is cheap.
     classes: size of the label set, 0 for none. Label `classes` means "any" (what guidance and dropout use).
     """
 
     def __init__(
         self,
         K: int,
-        channels: tuple[int, ...] = (96, 128),
-        blocks: tuple[int, ...] = (2, 2),
-        patch: int = 1,
+        channels: tuple[int, ...] = (32, 64, 96),
+        blocks: tuple[int, ...] = (1, 2, 2),
         classes: int = 0,
         dropout: float = 0.0,
     ):
         super().__init__()
-        self.K, self.patch, self.classes = K, patch, classes
+        self.K, self.classes = K, classes
         c_emb = 128 if classes else 0
         self.label = nn.Embedding(classes + 1, c_emb) if classes else None
-        self.enter = nn.Conv2d(K * patch**2, channels[0], 3, padding=1)
+        self.enter = nn.Conv2d(K, channels[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         levels = list(zip(channels, blocks, strict=True))
         c = channels[0]
@@ -97,7 +95,7 @@ class EvidenceUNet(nn.Module):
                 stage.append(nn.Upsample(scale_factor=2, mode="nearest"))
             self.up.append(stage)
         self.norm = _norm(channels[0])
-        self.leave = nn.Conv2d(channels[0], K * patch**2, 3, padding=1)
+        self.leave = nn.Conv2d(channels[0], K, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
@@ -109,7 +107,7 @@ class EvidenceUNet(nn.Module):
                 label = torch.full((len(evidence),), self.classes, device=evidence.device)
             emb = F.silu(self.label(label))
         x = (torch.softmax(evidence, 1) - 1 / self.K) * self.K**0.5
-        h = self.enter(F.pixel_unshuffle(x, self.patch).to(self.enter.weight.dtype))
+        h = self.enter(x.to(self.enter.weight.dtype))
         skips = []
         for stage in self.down:
             h = _run(stage, h, emb)
@@ -117,7 +115,7 @@ class EvidenceUNet(nn.Module):
         h = _run(self.middle, h, emb)
         for stage in self.up:
             h = _run(stage, torch.cat([h, skips.pop()], 1), emb)
-        f = F.pixel_shuffle(self.leave(F.silu(self.norm(h))), self.patch).float()
+        f = self.leave(F.silu(self.norm(h))).float()
         return F_CAP * torch.tanh(f / F_CAP)
 
 
