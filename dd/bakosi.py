@@ -30,8 +30,8 @@ from scipy.sparse import csr_matrix, identity
 from scipy.special import gammaln
 from torch import Tensor
 
+from dd.moments import stationary
 from dd.stick_breaking import beta_step
-from dd.wright_fisher import standard_gamma
 
 _N = 84  # draws: lattice points per side, minus one; halved for the extrapolation
 _TAUS = 44
@@ -104,8 +104,7 @@ class BakosiRistorcelli:
         return x
 
     def stationary(self, n: int, generator: torch.Generator) -> Tensor:
-        g = standard_gamma(self.alpha.view(1, 3), (n, 3), generator)
-        return g / g.sum(1, keepdim=True)
+        return stationary(self.alpha, n, generator)
 
     def _generator(self) -> np.ndarray:
         """G with d/dt E[q] = G E[q] for the monomials q = (1, Y_1, Y_2, Y_1^2, Y_1 Y_2, Y_2^2)."""

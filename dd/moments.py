@@ -1,9 +1,9 @@
-"""Closed-form moments of the Wright-Fisher diffusion from a corner, float64."""
+"""Closed-form moments of the Wright-Fisher diffusion from a corner, and its stationary law; float64."""
 
 import torch
 from torch import Tensor
 
-from dd.wright_fisher import WrightFisher
+from dd.wright_fisher import WrightFisher, standard_gamma
 
 
 def corner_moments(alpha: Tensor, tau: float) -> tuple[Tensor, Tensor]:
@@ -35,3 +35,9 @@ def corner_entropy(kernel: WrightFisher, tau: float) -> Tensor:
     m = torch.arange(len(q), dtype=torch.float64).view(-1, 1, 1)
     a = kernel.alpha + m * torch.eye(kernel.K, dtype=torch.float64)  # (M, K, K)
     return (q[:, None] * dirichlet_entropy(a)).sum(0) / q.sum()
+
+
+def stationary(alpha: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """x ~ Dirichlet(alpha): (n, K)."""
+    g = standard_gamma(alpha.view(1, -1), (n, len(alpha)), generator)
+    return g / g.sum(1, keepdim=True)

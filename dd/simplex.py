@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from dd.bakosi import BakosiRistorcelli
-from dd.moments import corner_entropy, corner_moments
+from dd.moments import corner_entropy, corner_moments, stationary
 from dd.processes.clock import Clock, entropy
 from dd.processes.d3pm import D3PM, draw
 from dd.processes.dirichlet import frozen_step, replicator
@@ -108,7 +108,7 @@ class NeutralWrightFisher:
         return self.kernel.sample(k, tau, generator).double()
 
     def stationary(self, n: int, generator: torch.Generator) -> Tensor:
-        return self.kernel.stationary((n,), generator).double()
+        return stationary(self.alpha, n, generator)
 
     def moments(self, tau: float) -> tuple[Tensor, Tensor]:
         return corner_moments(self.alpha, tau)
@@ -160,7 +160,7 @@ class DiffusionCell:
     """A `Diffusion` of the triangle with corner weights w."""
 
     jumps = False
-    box, span = (-0.06, -0.09, 1.06, 0.94), (0.0, 1.0)
+    box, span = (-0.04, -0.02, 1.04, 0.89), (0.0, 1.0)
 
     def __init__(self, diffusion: Diffusion, w: Tensor, sampler: str = "native"):
         self.diffusion, self.w = diffusion, w
@@ -168,7 +168,7 @@ class DiffusionCell:
         self.title = diffusion.name
         self.note = {"native": diffusion.step_name, "euler": "Euler-Maruyama", "ode": "probability-flow ODE"}[sampler]
         if isinstance(diffusion, BakosiRistorcelli):
-            self.note += "; score by numerical Fokker-Planck"
+            self.note += f"; score by numerical Fokker-Planck, resolution 1/{diffusion.fine.N}"
 
     def native_time(self, t: float) -> float:
         """tau(t); t = 0 is the clean corner itself."""
@@ -324,7 +324,7 @@ class D3PMCell:
     """Jumps between corners (Austin et al. 2021); a masked cell is shown at the centroid."""
 
     jumps = True
-    box, span = DiffusionCell.box, DiffusionCell.span
+    box, span = (-0.1, -0.1, 1.1, 0.97), DiffusionCell.span
 
     def __init__(self, transition: str, w: Tensor, sampler: str = "native"):
         self.w, self.process = w, _d3pm(transition)
@@ -491,7 +491,7 @@ def _diffusion(name: str, alpha: tuple[float, ...]) -> Diffusion:
 
 @lru_cache(maxsize=1)
 def _gaussian() -> Gaussian:
-    return Gaussian(3, cells=100)
+    return Gaussian(3, cells=10)  # 0.001 nat is left at either end
 
 
 @lru_cache(maxsize=2)

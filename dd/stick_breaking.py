@@ -13,15 +13,15 @@ law; so the kernel is a product of two-allele kernels h^(j) (dd/wright_fisher.py
 import torch
 from torch import Tensor
 
-from dd.moments import corner_entropy, corner_moments, dirichlet_entropy
+from dd.moments import corner_entropy, corner_moments, dirichlet_entropy, stationary
 from dd.processes.dirichlet import frozen_step
-from dd.wright_fisher import WrightFisher, standard_gamma
+from dd.wright_fisher import WrightFisher
 
 
 class StickBreaking:
     """The diffusion as `dd.simplex.Diffusion`; alpha: (3,) concentrations."""
 
-    name = "stick-breaking Jacobi"
+    name = "Stick-breaking Jacobi"
     step_name = "Beta step on every stick"
 
     def __init__(self, alpha: Tensor):
@@ -89,8 +89,7 @@ class StickBreaking:
         return from_sticks(torch.stack(v, 1))
 
     def stationary(self, n: int, generator: torch.Generator) -> Tensor:
-        g = standard_gamma(self.alpha.view(1, 3), (n, 3), generator)
-        return g / g.sum(1, keepdim=True)
+        return stationary(self.alpha, n, generator)
 
     def moments(self, tau: float) -> tuple[Tensor, Tensor]:
         """E[x_i | e_k] and E[x_i^2 | e_k], rows k: sticks are independent given k."""

@@ -17,9 +17,9 @@ const TOP = 65535;
 const SECONDS = 8, REST = 0.8, TRAIL = 8, TRAILED = 200, GOLDEN = 2.399963;
 const THEMES = { // Okabe-Ito colours for the three categories; one hue of rising darkness for density
   light: { back: '#ffffff', ink: '#1f2430', dim: '#5b6272', rim: '#ffffff', corner: ['#0072B2', '#D55E00', '#009E73'],
-    ramp: ['#ffffff', '#f6f4fb', '#e4dff2', '#c5bbe2', '#9a8bca', '#6b59a6'], arrow: '#1f2430', line: '#6d6480' },
+    ramp: ['#ffffff', '#f0edf8', '#dcd5ee', '#bfb3df', '#9585c7', '#6650a4'], arrow: '#1f2430', line: '#6d6480' },
   dark: { back: '#0f1118', ink: '#eceef4', dim: '#a6adbd', rim: '#0f1118', corner: ['#56B4E9', '#E69F00', '#19C89A'],
-    ramp: ['#0f1118', '#151523', '#211f38', '#352f5c', '#534a8b', '#8478c4'], arrow: '#eceef4', line: '#8f88ab' },
+    ramp: ['#0f1118', '#1f1f38', '#322f5a', '#4a4380', '#6a5ea8', '#9788d2'], arrow: '#eceef4', line: '#8f88ab' },
 };
 
 let panels = [], times = [], frames = 0, pos = 0, playing = false, visible = false, asked = false;
@@ -112,7 +112,7 @@ function compare(panel, frame) {
       const at = (k) => (k === j ? 1 : k < 3 ? 0 : 1 / 3) - theory.mean[j];
       fourth = theory.fractions.reduce((sum, f, k) => sum + f * at(k) ** 4, 0) - theory.var[j] * theory.var[j];
     }
-    const seVar = Math.sqrt(Math.max(fourth, 0) / n);
+    const seVar = Math.sqrt(Math.max(fourth, 0) / n + 2 * (theory.var[j] / n) ** 2);
     const slack = 2e-5 * (panel.span[1] - panel.span[0]); // the paths' own resolution
     const z = (d, se) => Math.abs(d) <= slack ? 0 : Math.abs(d) / Math.max(se, slack);
     return Math.max(z(m - theory.mean[j], seMean), z(live.var[j] - theory.var[j], seVar));
@@ -193,10 +193,10 @@ function layout() {
   canvas.height = Math.round(h * rows * dpr);
   panels.forEach((panel, i) => {
     const [x0, y0, x1, y1] = panel.box, left = (i % columns) * w * dpr, top = Math.floor(i / columns) * h * dpr;
-    const head = 26 * dpr, W = w * dpr, H = h * dpr - head;
+    const head = 44 * dpr, W = w * dpr, H = h * dpr - head - 22 * dpr; // title and upper label, lower labels
     const scale = Math.min(W / (x1 - x0), H / (y1 - y0));
     const ox = left + (W - scale * (x1 - x0)) / 2 - scale * x0, oy = top + head + (H + scale * (y1 - y0)) / 2 + scale * y0;
-    panel.place = { left, top, W, H: H + head, scale, X: (x) => ox + scale * x, Y: (y) => oy - scale * y };
+    panel.place = { left, top, W, H: h * dpr, scale, X: (x) => ox + scale * x, Y: (y) => oy - scale * y };
   });
   retheme();
   makeSprites(Math.max(...panels.map((p) => p.n), 1));
@@ -466,13 +466,16 @@ function drawFrame(panel, at) {
   if (panel.field && view('arrows') !== 'none') drawArrows(panel, at, view('arrows'));
   const font = (size, weight = 400) => (ctx.font = weight + ' ' + size * dpr + 'px ' + family);
   CORNERS.forEach(([x, y], j) => {
-    const drop = panel.jumps ? 0.115 : 0.045;
+    const disc = panel.jumps ? 0.085 * panel.place.scale : 0, gap = 5 * dpr, wide = 36 * dpr;
     ctx.textAlign = 'center';
     ctx.textBaseline = j < 2 ? 'top' : 'bottom';
     font(13, 600);
+    ctx.lineWidth = 3 * dpr;
+    ctx.strokeStyle = theme.back;
     ctx.fillStyle = theme.corner[j];
-    const px = j === 2 && panel.jumps ? X(x + 0.16) : X(x), py = j === 2 && panel.jumps ? Y(y - 0.06) : Y(y + (j < 2 ? -drop : 0.03));
-    ctx.fillText('category ' + (j + 1), Math.min(Math.max(px, left + 38 * dpr), left + W - 38 * dpr), py);
+    const px = Math.min(Math.max(X(x), left + wide), left + W - wide), py = Y(y) + (j < 2 ? disc + gap : -disc - gap);
+    ctx.strokeText('category ' + (j + 1), px, py);
+    ctx.fillText('category ' + (j + 1), px, py);
   });
   if (panel.jumps && panel.theory[0].fractions.length === 4) {
     ctx.fillStyle = theme.dim;
