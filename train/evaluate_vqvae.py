@@ -14,12 +14,18 @@ import torch
 from torch import Tensor
 
 from dd import checkpoints, perceptual
+from dd.checkpoints import CheckpointError
 from dd.metrics import frechet_distance
 from dd.networks.vqvae import VqVae
 from train.cards import fill_metrics
 from train.pictures import Pictures, find, split
 
 BATCH_PIXELS = 2**19  # rebuilt at a time
+
+
+def handles(checkpoint: str | Path) -> bool:
+    """Whether this checkpoint is for this module to measure."""
+    return checkpoints.read_config(checkpoints.resolve(checkpoint)).get("architecture") == "vqvae"
 
 
 def evaluate(
@@ -34,6 +40,8 @@ def evaluate(
 
     part: "all", or by the checkpoint's own split of file names those it learnt from ("train") or not ("held-out").
     """
+    if not handles(checkpoint):
+        raise CheckpointError(f"{checkpoint} is not a VQ-VAE; see python -m train.evaluate for denoisers")
     loaded = checkpoints.load(checkpoint, device)
     files = find(data)
     if part != "all":
@@ -101,7 +109,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--card", action="store_true", help="write the figures into the checkpoint's model card")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
-    result = evaluate(args.checkpoint, args.data, args.size, args.part, args.limit)
+    try:
+        result = evaluate(args.checkpoint, args.data, args.size, args.part, args.limit)
+    except ValueError as error:  # CheckpointError, ImageError, sizes too small: sentences, not tracebacks
+        sys.exit(f"error: {error}")
     if args.card:
         what = f"--data {Path(args.data).name} --size {args.size} --part {args.part}"
         fill_metrics(Path(args.checkpoint), result, f"python -m train.evaluate_vqvae CHECKPOINT {what} --card")

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dd.images import RESAMPLE, crop, open_image, to_tensor
+from dd.images import RESAMPLE, ImageError, crop, open_image, to_tensor
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"})
 CACHE_BYTES = 2 * 2**30
@@ -78,12 +78,18 @@ class Pictures:
 
     def __getitem__(self, i: int) -> Image.Image:
         if i not in self._kept:
-            image = open_image(self.files[i]).convert(self.mode)
+            image = self._open(self.files[i])
             size = image.width * image.height * len(self.mode)
             if size > self._room:
                 return image
             self._kept[i], self._room = image, self._room - size
         return self._kept[i]
+
+    def _open(self, path: Path) -> Image.Image:
+        try:
+            return open_image(path).convert(self.mode)
+        except ImageError as error:
+            raise ImageError(f"{path}: {error} Repair or remove it.") from error
 
     def batch(self, n: int, size: int, smallest: int, generator: torch.Generator) -> Tensor:
         """n random crops (n, c, size, size), each of a random picture, at a random scale, mirrored or not.

@@ -222,7 +222,7 @@ def test_discriminator_scores_patches_and_learns_to_tell():
         optimiser.step()
     assert critic(sharp).shape == (8, 1, 4, 4)
     assert loss.item() < 0.3
-    assert float(generator_loss(critic(smooth))) > float(generator_loss(critic(sharp))) + 1
+    assert generator_loss(critic(smooth)).item() > generator_loss(critic(sharp)).item() + 1
 
 
 def test_hinge_losses_in_closed_form():

@@ -18,6 +18,7 @@ from torchvision import datasets
 
 from dd import checkpoints, perceptual
 from dd.checkpoints import CheckpointError
+from dd.images import ImageError
 from train import cards, codes, evaluate_vqvae, pictures, vqvae
 from train.pictures import Pictures, celeba, find, split
 
@@ -251,6 +252,12 @@ def test_cache_limit_changes_nothing(root, monkeypatch):
     assert len(loaded._kept) == 5
 
 
+def test_a_damaged_picture_is_named(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"not a picture")
+    with pytest.raises(ImageError, match=r"broken\.jpg: .*not a picture"):
+        Pictures(find(tmp_path), 3)[0]
+
+
 @pytest.fixture
 def celeba_root(tmp_path):
     """CelebA's layout in miniature: every file that torchvision wants, nine colour pictures of 178 x 218."""
@@ -323,6 +330,17 @@ def test_figures_are_what_they_say(trained):
     parts = [evaluate_vqvae.evaluate(folder, trained / "shapes", 32, part)["images"] for part in ("train", "held-out")]
     assert sum(parts) == 24
     assert parts[0] == checkpoints.load(folder).config["trained"]["pictures"]
+
+
+@pytest.mark.parametrize(
+    ("size", "architecture", "words"), [("8", "vqvae", "SSIM needs images"), ("32", "evidence-unet", "not a VQ-VAE")]
+)
+def test_what_cannot_be_measured_is_said_in_a_sentence(trained, size, architecture, words):
+    folder = trained / "run" / "checkpoint"
+    config = json.loads((folder / "config.json").read_text()) | {"architecture": architecture}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SystemExit, match=f"error: .*{words}"):
+        evaluate_vqvae.main([str(folder), "--data", str(trained / "shapes"), "--size", size])
 
 
 def test_retrieval_counts_own_originals():
