@@ -7,7 +7,7 @@ import gradio as gr
 from dd.results import find_bound, find_samples, read
 from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError
 from dd.samplers import TWO_CALLS
-from dd.ui import transport
+from dd.ui import explorer, transport
 from dd.ui.controls import class_choices, first_class, method_choices, process_choices, recipe, title
 from dd.ui.engine import Engine
 from dd.ui.player import player
@@ -55,6 +55,7 @@ def build(models: Models, engine: Engine) -> None:
         with gr.Column(scale=3, min_width=320, elem_classes="dd-stage"):
             buttons = transport.buttons("compare")
             stage = player("lanes", "Press Run to start all lanes together.", "compare-player")
+            explorer.build(stage, session, "compare-player")
             with gr.Row():
                 transport.downloads("compare", session)
             table = gr.Markdown(elem_id="compare-table")

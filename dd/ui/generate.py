@@ -7,7 +7,7 @@ import gradio as gr
 
 from dd.processes import process as named_process
 from dd.runs import MAX_IMAGES, MAX_STEPS, Lane, Models, Recipe, RecipeError
-from dd.ui import transport
+from dd.ui import explorer, transport
 from dd.ui.controls import OPTION_NAMES, class_choices, first_class, method_choices, process_choices, recipe, refuse
 from dd.ui.engine import Engine
 from dd.ui.player import CLEAR, player
@@ -54,6 +54,7 @@ def build(models: Models, engine: Engine) -> None:
         with gr.Column(scale=3, min_width=320, elem_classes="dd-stage"):
             buttons = transport.buttons("generate")
             stage = player("pair", "Press Run, or Step for one reverse step at a time.", "generate-player")
+            explorer.build(stage, session, "generate-player")
             with gr.Row():
                 transport.downloads("generate", session)
                 load = gr.UploadButton("Load recipe", file_types=[".json"], size="sm", min_width=60)

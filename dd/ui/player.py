@@ -38,6 +38,7 @@ def player(layout: str, hint: str, elem_id: str) -> gr.HTML:
         css_template=(STATIC / "player.css").read_text(),
         js_on_load=(STATIC / "player.js").read_text(),
         layout=layout,
+        name=elem_id,
         hint=hint,
         elem_id=elem_id,
     )

@@ -23,13 +23,14 @@ class Session:
         self.recipe: Recipe | None = None
         self.number = 0
         self.shown = 0
+        self.pins: list[tuple[int, int, int, int]] = []
 
     def prepare(self, recipe: Recipe, models: Models, engine: Engine) -> None:
         """Continue a paused run of this very recipe, or start a new one."""
         if self.run is not None and recipe == self.recipe and self.shown < self.run.total and not self._over():
             return
         self.run = engine.do(Run, recipe, models)
-        self.recipe, self.number, self.shown = recipe, next(_numbers), 0
+        self.recipe, self.number, self.shown, self.pins = recipe, next(_numbers), 0, []
 
     def step(self, engine: Engine) -> str | None:
         """One reverse step of every lane as a message for the player; None when the run is over."""

@@ -129,6 +129,24 @@ def test_process_changes_the_samplers_and_options_on_offer(page):
     wait_done(page, "generate-player")
 
 
+def test_clicked_cells_show_their_paths_and_follow_the_timeline(page):
+    set_slider(page, "Steps", 5)
+    page.click("#generate-run")
+    wait_done(page, "generate-player")
+    canvas = page.locator("#generate-player canvas").first
+    for pins, (x, y) in enumerate([(30, 30), (80, 90)], start=1):
+        canvas.click(position={"x": x, "y": y})
+        page.wait_for_function(
+            "n => document.querySelectorAll('#generate-player-explorer .dd-legend span').length === n", arg=pins
+        )
+    plots = page.locator("#generate-player-explorer .dd-plots")
+    assert plots.locator("polyline").count() == 4
+    before = plots.inner_html()
+    scrub(page, "generate-player", 1)
+    assert plots.inner_html() != before
+    assert "step 1" in plots.inner_text()
+
+
 def test_compare_runs_all_lanes_in_lockstep(page):
     page.get_by_role("tab", name="Compare").click()
     set_slider(page, "Network calls", 6)

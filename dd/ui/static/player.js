@@ -92,6 +92,7 @@
     if (curve) plot(step);
     element.dataset.step = step;
     element.dataset.drawn = ++drawn;
+    document.dispatchEvent(new CustomEvent("dd-step", { detail: { player: props.name, step } }));
   }
 
   const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"];

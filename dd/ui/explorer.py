@@ -1,0 +1,57 @@
+"""Click a cell of a run: its path on the simplex, with the network's posterior as a second path."""
+
+import json
+from pathlib import Path
+
+import gradio as gr
+
+from dd.runs import Run
+from dd.ui.controls import title
+from dd.ui.session import Session
+from dd.ui.transport import QUIET
+
+STATIC = Path(__file__).parent / "static"
+MOST_PINS = 4
+HINT = "Click a cell in the picture to see its path on the simplex through the run."
+
+
+def build(stage: gr.HTML, session: gr.State, player: str) -> None:
+    """The plots below a player, wired to its clicks."""
+    inside = f"<p>{HINT}</p><div class='dd-plots'></div><div class='dd-legend'></div>"
+    view = gr.HTML(
+        value=None,
+        html_template=f"<div class='dd-explorer'>{inside}</div>",
+        css_template=(STATIC / "explorer.css").read_text(),
+        js_on_load=(STATIC / "explorer.js").read_text(),
+        hint=HINT,
+        player=player,
+        elem_id=f"{player}-explorer",
+    )
+
+    def on_select(session: Session | None, event: gr.EventData) -> str | None:
+        if session is None or session.run is None:
+            return None
+        pin = tuple(int(event._data[key]) for key in ("lane", "image", "row", "col"))
+        session.pins = [*[old for old in session.pins if old != pin], pin][-MOST_PINS:]
+        try:
+            return json.dumps({"K": session.run.K, "pins": [path(session.run, *pin) for pin in session.pins]})
+        except (IndexError, ValueError) as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    stage.select(on_select, session, view, queue=False, **QUIET)
+
+
+def path(run: Run, lane: int, image: int, row: int, col: int) -> dict:
+    """The states x and posteriors p of one cell at every step: lists of K numbers."""
+    if not run.trajectory:
+        raise ValueError("this run is too large to keep every cell's path; choose fewer images or steps")
+    cell = (image, slice(None), row, col)
+    steps = [(x[cell], p[cell]) for x, p in (lanes[lane] for lanes in run.trajectory)]
+    name = f"image {image + 1}, row {row + 1}, column {col + 1}"
+    if len(run.recipe.lanes) > 1:
+        name += f" · {title(run.recipe.lanes[lane])}"
+    return {
+        "name": name,
+        "x": [[round(float(v), 4) for v in x] for x, _ in steps],
+        "p": [[round(float(v), 4) for v in p] for _, p in steps],
+    }
