@@ -26,7 +26,8 @@ WATCH = """() => {
   new MutationObserver((changes) => {
     for (const c of changes) if (c.attributeName === 'data-drawn') window.drawn.push(performance.now());
   }).observe(root, { attributes: true, subtree: true });
-  document.querySelector('#generate-run').addEventListener('click', () => { window.clicked = performance.now(); }, true);
+  const run = document.querySelector('#generate-run');
+  run.addEventListener('click', () => { window.clicked = performance.now(); }, true);
 }"""
 
 

@@ -71,9 +71,7 @@ class Recipe:
             lanes = tuple(Lane(**lane) for lane in raw.pop("lanes"))
             return Recipe(lanes=lanes, **raw)
         except (json.JSONDecodeError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise RecipeError(
-                f"this is not a recipe saved here ({error}); choose the .json file of a run"
-            ) from error
+            raise RecipeError(f"this is not a recipe saved here ({error}); choose the .json file of a run") from error
 
 
 def whole(value: object, name: str, low: int, high: int) -> int:
