@@ -35,7 +35,7 @@ def _saddle(m: np.ndarray, tau: np.ndarray, theta: float) -> tuple[np.ndarray, n
     log G is a decreasing function of log S with slope between -1 and -1/2, so a fixed slope of -3/4 contracts by 1/3.
     """
     log_S = -np.log(tau) + np.zeros_like(m)
-    for _ in range(14):
+    for _ in range(10):
         log_S = log_S + np.log(_mean_time(np.exp(log_S), m, theta) / tau) / 0.75
     S, h = np.exp(log_S), 1e-4
     dG = (_mean_time(S * (1 + h), m, theta) - _mean_time(S * (1 - h), m, theta)) / (2 * h)  # S G'(S)

@@ -33,8 +33,8 @@ class WrightFisher:
     alpha: (K,) concentrations, all > 0. Equal ones share a table.
     """
 
-    tau_nodes = 64
-    z_nodes = 640
+    tau_nodes = 40
+    z_nodes = 480
 
     def __init__(self, alpha: Tensor | np.ndarray | list[float]):
         self.alpha = torch.as_tensor(alpha, dtype=torch.float64).cpu()
@@ -79,14 +79,13 @@ class WrightFisher:
 
     def _count_terms(self) -> int:
         """Smallest multiple of 32 beyond which the terms of h at y = 1, tau = tau_lo are below e^-45 of the largest."""
-        alpha_min, M = float(self.alpha.min()), 64
+        alpha_min, m = float(self.alpha.min()), np.arange(32, 1024, 32)
         while True:
-            M += 32
-            m = np.arange(M)
             log_c = gammaln(self.theta + m) - gammaln(alpha_min + m)
             terms = log_lineages(m, np.array(self.tau_lo), self.theta) + log_c
-            if terms[-1] < terms.max() - 45 and terms.argmax() < M - 1:
-                return M
+            if terms[-1] < terms.max() - 45:
+                return int(m[terms > terms.max() - 45][-1]) + 32
+            m = m * 2
 
     def _rows(self, series: Tensor, tau: Tensor) -> Tensor:
         """Chebyshev series (..., T, N) at tau (B,): (..., B, N). Clenshaw is not needed, |T_n| <= 1."""
@@ -131,6 +130,16 @@ class WrightFisher:
         log_h = c[..., 0] + w * (c[..., 1] + w * (c[..., 2] + w * c[..., 3]))
         log_slope = c[..., 4] + w * (c[..., 5] + w * (c[..., 6] + w * c[..., 7]))
         return log_h, log_slope.exp_()
+
+    def log_h_of(self, y: Tensor, tau: float, k: int) -> Tensor:
+        """log h_tau,k(y) of the one category k at any y in [0, 1]: float64, like y."""
+        tau_, row = self._check(tau), int(self.row_of[k])
+        rows = self._rows(self._log_h[row], tau_) / tau_[:, None]
+        c = _cubic_coefficients(torch.stack([rows, rows])[:, :, None])[0, 0]
+        z = torch.log1p(y / self.eps) / self.dz
+        cell = z.floor().clamp(0, len(c) - 1)
+        w, c = z - cell, c[cell.long()]
+        return c[..., 0] + w * (c[..., 1] + w * (c[..., 2] + w * c[..., 3]))
 
     # -- exact sampling ----------------------------------------------------------------------------------------------
 
@@ -186,6 +195,20 @@ def standard_gamma(shape_parameter: Tensor, size: tuple[int, ...], generator: to
         return torch._standard_gamma(a, generator=generator)
     boosted = torch._standard_gamma(a + 1, generator=generator)
     return boosted * torch.rand(size, generator=generator, dtype=torch.float64).pow_(1 / a)
+
+
+def multinomial(n: Tensor, p: Tensor, generator: torch.Generator) -> Tensor:
+    """Counts (B, K, ...) of n (B, ...) draws from p (B, K, ...), by halving the categories: log2 K binomials deep."""
+    K = p.shape[1]
+    depth = (K - 1).bit_length()
+    p = torch.nn.functional.pad(p.movedim(1, -1), (0, 2**depth - K))
+    counts = n.double()[..., None]
+    for level in range(depth):
+        mass = p.unflatten(-1, (2 ** (level + 1), -1)).sum(-1).unflatten(-1, (-1, 2))  # (..., 2^level, 2)
+        share = (mass[..., 0] / mass.sum(-1).clamp(min=1e-300)).clamp(0, 1)
+        left = torch.binomial(counts, share, generator=generator)
+        counts = torch.stack([left, counts - left], -1).flatten(-2)
+    return counts[..., :K].movedim(-1, 1)
 
 
 @lru_cache(maxsize=16)

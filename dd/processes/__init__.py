@@ -7,12 +7,14 @@ from dd.processes.base import Process, log_posterior
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.processes.gaussian import Gaussian
+from dd.processes.multinomial import Multinomial
 
 REGISTRY: dict[str, Callable[..., Process]] = {
     "dirichlet": Dirichlet,
     "d3pm-absorbing": lambda K, cells: D3PM(K, "absorbing"),
     "d3pm-uniform": lambda K, cells: D3PM(K, "uniform"),
     "d3pm-gaussian": lambda K, cells: D3PM(K, "gaussian"),
+    "multinomial": lambda K, cells: Multinomial(K),
     "gaussian": Gaussian,
 }
 

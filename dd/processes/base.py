@@ -33,6 +33,8 @@ class Process(Protocol):
     clock: Clock
     methods: tuple[str, ...]
     options: dict[str, Option]
+    continuous: bool  # whether the reconstruction at t = 0 is a term of its own, or one of the chain's steps
+    losses: tuple[str, ...]  # the kinds that dd.likelihood.training_loss offers for it
 
     def prior(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
         """The state at t = 1 for shape (B, H, W)."""
@@ -53,7 +55,7 @@ class Process(Protocol):
         """The bound's rate at t, nats per image: (B,)."""
 
     def ends(self, shape: tuple[int, int]) -> float:
-        """Upper bound on the bound's terms at both ends (prior and reconstruction), nats per image."""
+        """KL(q(x_1 | x_0) || prior), nats per image: an upper bound over x_0."""
 
     def simplex(self, x_t: Tensor) -> Tensor:
         """The state as a point of the simplex for display: (B, K, H, W)."""
@@ -62,6 +64,12 @@ class Process(Protocol):
 def log_posterior(f: Tensor, evidence: Tensor) -> Tensor:
     """log p(x_0 = e_i | x_t, context) = log softmax(f + l): Bayes' rule with the context as prior."""
     return torch.log_softmax(f + evidence, 1)
+
+
+def draw(cdf: Tensor, generator: torch.Generator) -> Tensor:
+    """Inverse-CDF draw along the last axis; the total need not be exactly one."""
+    u = torch.rand(cdf.shape[:-1], generator=generator, dtype=cdf.dtype) * cdf[..., -1]
+    return (u[..., None] >= cdf[..., :-1]).sum(-1)
 
 
 def stratified(n: int, generator: torch.Generator) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 SCHEDULES = ("information", "cosine", "linear")
+FORGOTTEN = -7.0  # log amplitude left of the discretised Gaussian chain's slowest mode
 
 
 class ScaledChain:
@@ -64,18 +65,35 @@ def absorbing_chain(K: int, T: int, schedule: str) -> ScaledChain:
     return ScaledChain(_alpha_bar(schedule, T, lambda a: a), R)
 
 
-def gaussian_chain(K: int, T: int, beta: tuple[float, float] = (1e-4, 0.02)) -> ProductChain:
+def gaussian_chain(K: int, T: int) -> ProductChain:
     """Discretised Gaussian steps for ordered categories, beta linear in n (Austin et al. 2021, appendix A.2.3).
 
     [Q]_ij = exp(-4 (i - j)^2 / ((K - 1)^2 beta)) / sum_{n=1-K}^{K-1} exp(-4 n^2 / ((K - 1)^2 beta)),  i != j,
-    and the diagonal makes rows sum to one: doubly stochastic, so the stationary law is uniform.
+    and the diagonal makes rows sum to one: symmetric and doubly stochastic, so the stationary law is uniform. The betas
+    are those of Ho et al. (2020), linear from 1e-4 to 0.02, times one factor that depends on K and T and makes the
+    chain forget: its slowest mode, a half cosine over the categories, keeps e^-7 of its amplitude (1e-6 nats a cell).
     """
     i = torch.arange(K, dtype=torch.float64)
-    betas = torch.linspace(*beta, T, dtype=torch.float64) * max(1.0, (1000 / T)) * (255 / (K - 1)) ** 1.0 / 4
-    n = torch.arange(1 - K, K, dtype=torch.float64)
-    scale = 4 / ((K - 1) ** 2 * betas)
-    off = torch.exp(-scale[:, None, None] * (i[:, None] - i[None]) ** 2)
-    Q = off / torch.exp(-scale[:, None] * n**2).sum(1)[:, None, None]
+    squared = (i[:, None] - i[None]) ** 2
+    betas = torch.linspace(1e-4, 0.02, T, dtype=torch.float64)
+    mode = torch.cos(torch.pi * (i + 0.5) / K)
+    jump = torch.bincount((i[:, None] - i[None]).abs().long().flatten(), ((mode[:, None] - mode) ** 2).flatten(), K)
+
+    def kernel(factor: float, distance_squared: Tensor) -> Tensor:
+        """exp(-4 d^2 / ((K - 1)^2 beta)), normalised over d = 1-K..K-1: (T, *distance_squared.shape)."""
+        scale = (4 / ((K - 1) ** 2 * factor * betas)).view(-1, *(1,) * distance_squared.ndim)
+        norm = 1 + 2 * torch.exp(-scale.view(-1, 1) * i[1:] ** 2).sum(1)
+        return torch.exp(-scale * distance_squared) / norm.view(scale.shape)
+
+    def kept(factor: float) -> float:
+        """log of what all steps leave of the mode: sum_n log(1 - <mode, (1 - Q_n) mode> / <mode, mode>)."""
+        return float(torch.log1p(-(kernel(factor, i**2) @ jump) / 2 / (mode @ mode)).sum())
+
+    low, high = -10.0, 20.0  # log factor; kept() falls
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if kept(np.exp(middle)) > FORGOTTEN else (low, middle)
+    Q = kernel(float(np.exp(high)), squared)
     Q.diagonal(dim1=1, dim2=2).zero_()
     Q.diagonal(dim1=1, dim2=2).copy_(1 - Q.sum(2))
     return ProductChain(Q)
@@ -102,7 +120,7 @@ def _alpha_bar(schedule: str, T: int, information_of) -> np.ndarray:
         alpha_bar = 1 - t
     elif schedule == "cosine":  # Hoogeboom et al. 2021, after Nichol & Dhariwal 2021
         g = np.cos((t + 0.008) / 1.008 * np.pi / 2)
-        alpha_bar = (g / g[0]) if T else g
+        alpha_bar = g / g[0]
     elif schedule == "information":
         fine = 1 - np.geomspace(1e-12, 1, 4096)[::-1]
         fine = np.union1d(fine, np.geomspace(1e-9, 1, 4096))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dd.processes.base import Option, stratified
+from dd.processes.base import Option, draw, stratified
 from dd.processes.chains import absorbing_chain, gaussian_chain, information, uniform_chain
 from dd.processes.clock import Clock
 
@@ -21,6 +21,8 @@ from dd.processes.clock import Clock
 class D3PM:
     """K categories, transition "uniform", "absorbing" or "gaussian", T steps."""
 
+    continuous = False
+    losses = ("bound", "cross-entropy", "hybrid")
     methods = ("ancestral",)
     options: ClassVar[dict[str, Option]] = {}
 
@@ -120,12 +122,6 @@ class D3PM:
             return 0.0
         bar = self._bar(torch.tensor([self.T]))[0]
         return float(shape[0] * shape[1] * torch.xlogy(bar, bar * self.K).sum(1).max())
-
-
-def draw(cdf: Tensor, generator: torch.Generator) -> Tensor:
-    """Inverse-CDF draw along the last axis; the total need not be exactly one."""
-    u = torch.rand(cdf.shape[:-1], generator=generator, dtype=cdf.dtype) * cdf[..., -1]
-    return (u[..., None] >= cdf[..., :-1]).sum(-1)
 
 
 def _cells_last(x: Tensor) -> Tensor:

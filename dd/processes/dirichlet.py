@@ -11,9 +11,12 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
+from scipy.special import betaln
 from torch import Tensor
 
-from dd.processes.base import Option, log_posterior, stratified
+from dd.bridge import bridge
+from dd.processes.base import Option, draw, log_posterior, stratified
 from dd.processes.clock import Clock, entropy
 from dd.wright_fisher import WrightFisher, standard_gamma, tau_for_kl, wright_fisher
 
@@ -24,7 +27,9 @@ class Dirichlet:
     """K categories, `cells` cells per image (they set tau_min and tau_max), concentrations alpha (a number, or K)."""
 
     name = "dirichlet"
-    methods = ("dirichlet", "euler", "ode", "heun", "langevin")
+    continuous = True
+    losses = ("bound", "cross-entropy", "hybrid", "simple")
+    methods = ("dirichlet", "euler", "ode", "heun", "langevin", "bridge")
     options: ClassVar[dict[str, Option]] = {
         "stretch": Option(
             1.0, 0.25, 4.0, "Time dilation: multiplies the length of every step below the time chosen; 1 is exact.",
@@ -40,12 +45,17 @@ class Dirichlet:
         self.kernel = wright_fisher(K, float(alpha)) if isinstance(alpha, int | float) else WrightFisher(alpha)
         self.alpha, self.theta = self.kernel.alpha, self.kernel.theta
         grid = np.linspace(np.log(self.kernel.tau_lo), np.log(self.kernel.tau_hi), 48)
-        lost = destroyed_information(self.kernel, np.exp(grid))
-        target = END_NATS / cells / np.log(K)
-        self.tau_min = float(np.exp(np.interp(np.log(target), np.log(lost + 1e-300), grid)))
+        pairs = np.array([pairwise_confusion(self.kernel, tau) for tau in np.exp(grid)]) / np.log(K)
+        lost = pairs if K == 2 else np.minimum(destroyed_information(self.kernel, np.exp(grid)), pairs)
+        self.tau_min = float(np.exp(brentq(self._excess, grid[0], grid[-1], xtol=1e-4)))
         self.tau_max = min(tau_for_kl(self.theta, float(self.alpha.min()), END_NATS / cells), self.kernel.tau_hi)
         v = np.linspace(np.log(self.tau_min), np.log(self.tau_max), 256)
         self.clock = Clock(v, np.interp(v, grid, lost))
+
+    def _excess(self, log_tau: float) -> float:
+        """log of the nats of confusion left in an image at tau, relative to END_NATS."""
+        left = self.cells * pairwise_confusion(self.kernel, float(np.exp(log_tau)))
+        return float(np.log((left + 1e-300) / END_NATS))
 
     def tau(self, t: Tensor | float) -> Tensor:
         return self.clock.native(t).exp()
@@ -86,6 +96,9 @@ class Dirichlet:
         Time dilation (Avdeyev et al. 2023): for t <= below the step's length in tau is multiplied by `stretch`.
         """
         d = (stretch if t <= below else 1.0) * float(self.tau(t) - self.tau(s))
+        if method == "bridge":
+            k = draw(torch.softmax(f + self.evidence(x_t, t), 1).movedim(1, -1).double().cumsum(-1), generator)
+            return bridge(self.kernel, x_t, k, float(self.tau(s)), float(self.tau(t)), generator).to(x_t)
         u = self.fitness(x_t, f, t)
         if method == "dirichlet":
             return self.dirichlet_step(x_t, u, d, generator)
@@ -96,13 +109,20 @@ class Dirichlet:
         raise ValueError(f"unknown method {method!r}; choose one of {', '.join(self.methods)}")
 
     def euler_step(self, x: Tensor, u: Tensor, d: float, generator: torch.Generator) -> Tensor:
-        """Euler-Maruyama, clipped to the simplex. Sigma^(1/2) dW = sqrt(x) dB - x <sqrt(x), dB>."""
-        drift = (_channels(self.alpha, x) - self.theta * x) / 2 + x * (u - (x * u).sum(1, keepdim=True))
-        dB = d**0.5 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
-        root = x.sqrt()
-        noise = root * dB - x * (root * dB).sum(1, keepdim=True)
-        x = (x + drift * d + noise).clamp(min=0)
-        return x / x.sum(1, keepdim=True)
+        """Euler-Maruyama, clipped to the simplex. Sigma^(1/2) dW = sqrt(x) dB - x <sqrt(x), dB>.
+
+        The scheme is useless unless theta d / 2 << 1, and near t = 1 a step in t is long in tau: such a step is split,
+        at constant fitness u, into parts of theta d / 2 <= 1/8. The network is not asked again.
+        """
+        parts = max(1, int(np.ceil(4 * self.theta * d)))
+        for _ in range(parts):
+            drift = (_channels(self.alpha, x) - self.theta * x) / 2 + x * (u - (x * u).sum(1, keepdim=True))
+            dB = (d / parts) ** 0.5 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+            root = x.sqrt()
+            noise = root * dB - x * (root * dB).sum(1, keepdim=True)
+            x = (x + drift * (d / parts) + noise).clamp(min=0)
+            x = x / x.sum(1, keepdim=True)
+        return x
 
     def dirichlet_step(self, x: Tensor, u: Tensor, d: float, generator: torch.Generator) -> Tensor:
         """One Dirichlet with the mean and summed variance of the frozen Wright-Fisher diffusion after time d.
@@ -146,7 +166,7 @@ class Dirichlet:
         x_v = x_t * v
         return 0.5 * ((x_v * v).sum(1) - x_v.sum(1) ** 2).flatten(1).sum(1)
 
-    def score_matching_loss(self, logits: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    def simple_loss(self, logits: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """Plain denoising score matching, 1/2 ||Delta u||^2 of the zero-sum part of Delta u: nats per unit tau."""
         v = self._fitness_error(logits, x0, x_t, t)
         v = v - v.mean(1, keepdim=True)
@@ -157,9 +177,8 @@ class Dirichlet:
         return (hot - torch.softmax(logits, 1)) * self.kernel.log_h(x_t, self.tau(t))[1]
 
     def ends(self, shape: tuple[int, int]) -> float:
-        """KL(p_T || pi) exactly, plus the cross-entropy left at tau_min by a cell's own evidence."""
-        cells = shape[0] * shape[1]
-        return cells * (float(self.kernel.kl_prior(self.tau_max).max()) + END_NATS / self.cells)
+        """KL(p_T || pi), exactly. The reconstruction at tau_min needs the network: dd.likelihood.estimate_bound."""
+        return shape[0] * shape[1] * float(self.kernel.kl_prior(self.tau_max).max())
 
 
 def frozen_step(x: Tensor, a: Tensor, d: float, generator: torch.Generator) -> Tensor:
@@ -207,6 +226,38 @@ def destroyed_information(kernel: WrightFisher, taus: np.ndarray) -> np.ndarray:
         x = x / x.sum(1, keepdim=True)
         lost.append(float((weight * entropy(kernel.log_h(x, tau)[0])).mean() / np.log(K)))
     return np.minimum(np.array(lost), 1.0)
+
+
+def pairwise_confusion(kernel: WrightFisher, tau: float) -> float:
+    """Nats by which a corner is confused: max_k sum_j E[log(1 + h_j(x_j) / h_k(x_k)) | e_k] >= E[-log softmax(l)_k].
+
+    For K = 2 and equal alpha an equality; at small tau, where ties are between two corners, nearly one. The expectation
+    under Dirichlet(alpha_k, alpha_j, rest) is a trapezoidal sum in x_k = s w, x_j = s (1 - w), along logit s and
+    logit w = sinh(g) / 100 (dense at the tie). Of more than three distinct concentrations the extremes and the middle
+    one stand for all.
+    """
+    unique = kernel.unique_alpha.tolist()
+    chosen = sorted({unique[0], unique[len(unique) // 2], unique[-1]})
+    place = {a: int((kernel.alpha == a).nonzero()[0]) for a in chosen}
+    g = torch.linspace(-8, 8, 161, dtype=torch.float64)
+    b, db = torch.sinh(g) / 100, torch.cosh(g) / 100 * 0.1
+    log_w, log_v = torch.nn.functional.logsigmoid(b), torch.nn.functional.logsigmoid(-b)
+    c = torch.linspace(-12, 24, 121, dtype=torch.float64)[:, None]
+    worst = 0.0
+    for a_k in chosen:
+        mean = []
+        for a_j in chosen:
+            rest = kernel.theta - a_k - a_j
+            log_density = a_k * log_w + a_j * log_v - betaln(a_k, a_j) + db.log()
+            log_s = torch.zeros(1, 1, dtype=torch.float64)
+            if kernel.K > 2:
+                log_s, log_r = torch.nn.functional.logsigmoid(c), torch.nn.functional.logsigmoid(-c)
+                log_density = log_density + (a_k + a_j) * log_s + rest * log_r - betaln(a_k + a_j, rest) + np.log(0.3)
+            log_h = kernel.log_h_of((log_s + log_w).exp(), tau, place[a_k])
+            gap = kernel.log_h_of((log_s + log_v).exp(), tau, place[a_j]) - log_h
+            mean.append(float(((log_density + log_h).exp() * torch.nn.functional.softplus(gap)).sum()))
+        worst = max(worst, (kernel.K - 1) * max(mean))
+    return worst
 
 
 def _channels(alpha: Tensor, x: Tensor) -> Tensor:

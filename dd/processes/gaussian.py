@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 from torch import Tensor
 
 from dd.processes.base import Option, stratified
@@ -21,6 +22,8 @@ class Gaussian:
     """K categories, `cells` cells per image. Own time v = log((1 - abar) / abar), the log noise-to-signal ratio."""
 
     name = "gaussian"
+    continuous = True
+    losses = ("bound", "cross-entropy", "hybrid", "simple")
     methods = ("ddpm", "ddim", "heun")
     options: ClassVar[dict[str, Option]] = {
         "eta": Option(1.0, 0.0, 1.0, "Noise of the step: 1 is the ancestral sampler, 0 is DDIM.", ("ddpm",))
@@ -29,8 +32,11 @@ class Gaussian:
     def __init__(self, K: int, cells: int = 784):
         self.K, self.cells = K, cells
         grid = np.linspace(-7.0, 16.0, 140)
-        lost = _destroyed_information(K, grid)
-        v_min = float(np.interp(np.log(END_NATS / cells / np.log(K)), np.log(lost + 1e-300), grid))
+        confusion = np.array([pairwise_confusion(K, v) for v in grid])
+        lost = np.minimum(_destroyed_information(K, grid), confusion / np.log(K))
+        v_min = brentq(
+            lambda v: np.log((cells * pairwise_confusion(K, v) + 1e-300) / END_NATS), grid[0], grid[-1], xtol=1e-4
+        )
         v_max = float(np.log(cells / END_NATS))  # KL of a cell to N(0, I) is about abar / 2
         v = np.linspace(v_min, v_max, 256)
         self.clock = Clock(v, np.interp(v, grid, lost))
@@ -101,11 +107,24 @@ class Gaussian:
         hot = torch.zeros_like(logits).scatter_(1, x0[:, None], 1.0)
         return 0.5 * (hot - torch.softmax(logits, 1)).square().flatten(1).sum(1)
 
+    def simple_loss(self, logits: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """L_simple = ||eps - eps_hat||^2 = abar / (1 - abar) ||e_k - p||^2 over all cells (Ho et al. 2020, eq. 14)."""
+        return 2 * torch.exp(-self.clock.native(t)).reshape(-1).to(logits) * self.loss(logits, x0, x_t, t)
+
     def ends(self, shape: tuple[int, int]) -> float:
-        """KL(q(x_T | x_0) || N(0, I)) exactly, plus the cross-entropy left at the near end."""
+        """KL(q(x_T | x_0) || N(0, I)), exactly. The reconstruction at t = 0 needs the network."""
         cells, abar = shape[0] * shape[1], float(self.alpha_bar(1.0))
         kl = 0.5 * (abar - self.K * (abar + np.log1p(-abar)))
-        return cells * (kl + END_NATS / self.cells)
+        return cells * kl
+
+
+def pairwise_confusion(K: int, v: float) -> float:
+    """(K - 1) E[log(1 + e^-g)] >= E[-log softmax(l)_k], with g = l_k - l_j ~ N(snr, 2 snr), snr = e^-v; nats."""
+    snr = np.exp(-v)
+    z = np.linspace(-40, 40, 8001)
+    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
+    g = snr + np.sqrt(2 * snr) * z
+    return float((K - 1) * (density * np.logaddexp(0, -g)).sum())
 
 
 def _destroyed_information(K: int, v: np.ndarray, n: int = 4096) -> np.ndarray:

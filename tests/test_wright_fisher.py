@@ -1,0 +1,200 @@
+"""The exact kernel: tables against a 250-digit spectral oracle, sampling against exact distribution functions."""
+
+import time
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from dd.bridge import evolve
+from dd.lineages import log_lineages
+from dd.processes.dirichlet import Dirichlet
+from dd.wright_fisher import WrightFisher, wright_fisher
+from tests import oracles
+
+Y = (1e-9, 3.3e-7, 2e-4, 0.013, 0.17, 0.49, 0.71, 0.93, 0.9991, 1 - 2.7e-6, 1 - 1e-9)
+
+
+def on_simplex(y: np.ndarray, column: int, K: int) -> torch.Tensor:
+    """Rows whose coordinate `column` is y; the kernel reads one coordinate at a time."""
+    x = torch.zeros(len(y), K, dtype=torch.float64)
+    x[:, column] = torch.as_tensor(y)
+    return x
+
+
+def ten_times(kernel: WrightFisher, tau_min: float, tau_max: float) -> list[float]:
+    """The tables' and the process' ends, and irregular times between, all off the Chebyshev grid."""
+    lo, hi = np.log(kernel.tau_lo), np.log(kernel.tau_hi)
+    inner = lo + (hi - lo) * np.array([0.031, 0.117, 0.2718, 0.3819, 0.511, 0.6389, 0.77, 0.913])
+    return [kernel.tau_lo, tau_min, *np.exp(inner), tau_max, kernel.tau_hi]
+
+
+@pytest.mark.parametrize(("K", "alpha"), list(product((2, 3, 16, 256), (0.3, 1.0, 3.0))))
+def test_log_h_and_slope_against_oracle(K: int, alpha: float) -> None:
+    kernel = wright_fisher(K, alpha)
+    process = Dirichlet(K, 784, alpha)
+    x = on_simplex(np.array(Y), K - 1, K)
+    for tau in ten_times(kernel, process.tau_min, process.tau_max):
+        log_h, slope = kernel.log_h(x, tau)
+        exact_log_h, exact_slope = oracles.log_h(alpha, K * alpha, tau, Y)
+        assert np.abs(log_h[:, -1].numpy() - exact_log_h).max() <= 1e-4
+        assert np.abs(slope[:, -1].numpy() / exact_slope - 1).max() <= 1e-3
+
+
+def test_legendre_series_for_two_flat_categories() -> None:
+    """K = 2, alpha = 1: h = sum_n (2n + 1) e^(-n (n + 1) tau / 2) P_n(2x - 1), in float64 where it converges."""
+    kernel, y, n = wright_fisher(2), np.linspace(0, 1, 37), np.arange(80)
+    for tau in (0.34, 0.9, 1.24, 4.0):
+        h = np.polynomial.legendre.legval(2 * y - 1, (2 * n + 1) * np.exp(-n * (n + 1) * tau / 2))
+        assert kernel.log_h(on_simplex(y, 0, 2), tau)[0][:, 0].exp().numpy() == pytest.approx(h, rel=1e-6)
+
+
+def test_unequal_alpha_equals_one_dimensional_oracle() -> None:
+    alpha = (0.4, 1.0, 2.5)
+    kernel = WrightFisher(alpha)
+    tau = float(np.sqrt(kernel.tau_lo * kernel.tau_hi))
+    for k, alpha_k in enumerate(alpha):
+        log_h, slope = kernel.log_h(on_simplex(np.array(Y), k, 3), tau)
+        exact_log_h, exact_slope = oracles.log_h(alpha_k, sum(alpha), tau, Y)
+        assert np.abs(log_h[:, k].numpy() - exact_log_h).max() <= 1e-4
+        assert np.abs(slope[:, k].numpy() / exact_slope - 1).max() <= 1e-3
+
+
+@pytest.mark.parametrize(("K", "alpha"), [(2, 0.3), (3, 1.0), (256, 3.0), (512, 1.0)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_finite_everywhere(K: int, alpha: float, dtype: torch.dtype) -> None:
+    kernel = wright_fisher(K, alpha)
+    x = on_simplex(np.array([0, 1e-38, 1e-12, 0.5, 1 - 1e-7, 1]), 0, K).to(dtype)
+    for tau in (kernel.tau_lo, 0.5 * (kernel.tau_lo + kernel.tau_hi), kernel.tau_hi):
+        log_h, slope = kernel.log_h(x, tau)
+        assert bool(torch.isfinite(log_h).all())
+        assert bool(torch.isfinite(slope).all())
+        assert bool((slope > 0).all())
+        assert bool((log_h[:, 0].diff() >= 0).all())
+
+
+def test_one_time_per_image_equals_one_call_each() -> None:
+    kernel, generator = WrightFisher([0.5, 1.5, 1.0]), torch.Generator().manual_seed(0)
+    x = kernel.stationary((4, 5), generator).double()
+    tau = torch.tensor([0.06, 0.3, 1.0, 2.0])
+    log_h, slope = kernel.log_h(x, tau)
+    for i in range(4):
+        alone = kernel.log_h(x[i : i + 1], tau[i])
+        assert torch.allclose(log_h[i], alone[0][0])
+        assert torch.allclose(slope[i], alone[1][0])
+
+
+def test_kl_prior_against_monte_carlo() -> None:
+    """KL(p_tau || pi) = E log h; 200,000 draws, seed 0."""
+    kernel, generator = WrightFisher([0.5, 1.5, 1.0]), torch.Generator().manual_seed(0)
+    for k, kl in enumerate(kernel.kl_prior(0.8).tolist()):
+        x = kernel.sample(torch.full((200_000,), k), 0.8, generator)
+        log_h = kernel.log_h(x, 0.8)[0][:, k].double()
+        assert kl == pytest.approx(float(log_h.mean()), abs=4 * float(log_h.std()) / 200_000**0.5)
+
+
+# -- sampling: Kolmogorov-Smirnov, n = 20,000, seed 1, p > 1e-3 ------------------------------------------------------
+
+N, P_MIN = 20_000, 1e-3
+
+
+def mixture_cdf(a: float, b: float, hot: bool, tau: float, theta: float):
+    """F(x) = sum_m q_m BetaCDF(x; a + m, b) for the hot coordinate, BetaCDF(x; a, b + m) for another."""
+    m = np.arange(400)
+    q = np.exp(log_lineages(m, np.array(tau), theta))
+
+    def cdf(x: np.ndarray) -> np.ndarray:
+        grid = np.concatenate([np.geomspace(1e-12, 0.5, 600), 1 - np.geomspace(0.4999, 1e-12, 600)])
+        beta = stats.beta.cdf(grid[:, None], a + m, b) if hot else stats.beta.cdf(grid[:, None], a, b + m)
+        return np.interp(x, grid, beta @ q)
+
+    return cdf
+
+
+@pytest.mark.parametrize("tau", [0.1, 0.47, 1.7])
+def test_sampling_two_flat_categories(tau: float) -> None:
+    """Against the integrated Legendre series: int P_n = (P_(n+1) - P_(n-1)) / (2n + 1)."""
+    n = np.arange(1, 200)
+    decay = np.exp(-n * (n + 1) * tau / 2)
+    c = np.zeros(202)
+    np.add.at(c, n + 1, decay)
+    np.add.at(c, n - 1, -decay)
+    x0 = torch.zeros(N, dtype=torch.long)
+    x = wright_fisher(2).sample(x0, tau, torch.Generator().manual_seed(1))[:, 0].double().numpy()
+    cdf = lambda v: v + np.polynomial.legendre.legval(2 * v - 1, c) / 2  # noqa: E731
+    assert stats.kstest(x, cdf).pvalue > P_MIN
+
+
+@pytest.mark.parametrize("alpha", [(1.0, 1.0, 1.0), (0.3, 0.3, 0.3), (0.4, 1.0, 2.5)])
+@pytest.mark.parametrize("tau", [0.15, 1.0])
+def test_sampling_marginals(alpha: tuple[float, ...], tau: float) -> None:
+    kernel, theta = WrightFisher(alpha), sum(alpha)
+    x = kernel.sample(torch.ones(N, dtype=torch.long), tau, torch.Generator().manual_seed(1)).double().numpy()
+    for i, a in enumerate(alpha):
+        assert stats.kstest(x[:, i], mixture_cdf(a, theta - a, i == 1, tau, theta)).pvalue > P_MIN
+
+
+def test_sampling_many_categories_and_one_time_per_image() -> None:
+    kernel, K = wright_fisher(64), 64
+    tau = torch.tensor([0.02, 0.06])
+    x0 = torch.full((2, N), 5)
+    x = kernel.sample(x0, tau, torch.Generator().manual_seed(1)).double().numpy()
+    for row in range(2):
+        cdf = mixture_cdf(1.0, K - 1.0, True, float(tau[row]), K)
+        assert stats.kstest(x[row, 5], cdf).pvalue > P_MIN
+
+
+@pytest.mark.parametrize("alpha", [(1.0, 1.0), (0.3, 0.7, 2.0)])
+def test_mean(alpha: tuple[float, ...]) -> None:
+    """E[x] = e^(-theta tau / 2) e_k + (1 - e^(-theta tau / 2)) alpha / theta, within 5 standard errors."""
+    kernel, theta = WrightFisher(alpha), sum(alpha)
+    for tau in (0.1, 0.5, 2.0):
+        x = kernel.sample(torch.zeros(N, dtype=torch.long), tau, torch.Generator().manual_seed(2)).double()
+        kept = np.exp(-theta * tau / 2)
+        mean = (1 - kept) * torch.tensor(alpha, dtype=torch.float64) / theta
+        mean[0] += kept
+        assert bool(((x.mean(0) - mean).abs() <= 5 * x.std(0) / N**0.5 + 1e-6).all())
+
+
+@pytest.mark.parametrize("alpha", [(1.0, 1.0), (0.4, 1.0, 2.5)])
+@pytest.mark.parametrize("duration", [0.003, 0.2])
+def test_stationarity(alpha: tuple[float, ...], duration: float) -> None:
+    """Dirichlet stays Dirichlet under the exact transition from any point, and moves."""
+    kernel, generator = WrightFisher(alpha), torch.Generator().manual_seed(3)
+    start = kernel.stationary((N,), generator)
+    x = evolve(kernel, start, duration, generator).numpy()
+    for i, a in enumerate(alpha):
+        assert stats.kstest(x[:, i], stats.beta(a, kernel.theta - a).cdf).pvalue > P_MIN
+        correlation = np.corrcoef(x[:, i], start[:, i])[0, 1]
+        assert correlation == pytest.approx(np.exp(-kernel.theta * duration / 2), abs=0.03)
+
+
+def test_chapman_kolmogorov() -> None:
+    """A sample at tau = 0.3 evolved by 0.2 has the law at 0.5: two-sample KS, n = 20,000, seed 4."""
+    kernel, generator = WrightFisher([0.4, 1.0, 2.5]), torch.Generator().manual_seed(4)
+    x0 = torch.zeros(N, dtype=torch.long)
+    two = evolve(kernel, kernel.sample(x0, 0.3, generator), 0.2, generator)
+    one = kernel.sample(x0, 0.5, generator)
+    for i in range(3):
+        assert stats.ks_2samp(one[:, i].numpy(), two[:, i].numpy()).pvalue > P_MIN
+
+
+@pytest.mark.parametrize(("K", "seconds"), [(2, 3.0), (256, 10.0)])
+def test_set_up_time(K: int, seconds: float) -> None:
+    """Processor time of the whole Dirichlet process, tables and clock, with no cache."""
+    start = time.process_time()
+    Dirichlet(K, 784, torch.full((K,), 1.0))
+    assert time.process_time() - start < seconds
+
+
+@pytest.mark.parametrize("alpha", [[1.0], [1.0, 0.0], [1.0, float("nan")], [1.0, -2.0]])
+def test_bad_concentrations(alpha: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"alpha|concentration"):
+        WrightFisher(alpha)
+
+
+def test_tau_outside_the_tables() -> None:
+    with pytest.raises(ValueError, match="tau must lie in"):
+        wright_fisher(2).log_h(torch.full((1, 2), 0.5), 1e-9)
