@@ -51,6 +51,7 @@ CASES = [
     for sampler in ("native", "euler", "ode")
     for backwards in (False, True)
     if not (name.startswith("D3PM") and sampler != "native")
+    and (name, sampler, backwards) != ("Bakosi-Ristorcelli", "ode", False)  # refused, tested below
 ]
 
 
@@ -61,8 +62,8 @@ def test_particles_agree_with_theory(name, alpha, sampler, backwards):
     assert bool(run.paths.isfinite().all())
     assert torch.allclose(run.paths.sum(-1), torch.ones(1, dtype=torch.float64))
     slack = 0.0 if _exact(name, sampler, backwards) else BIAS[sampler]
-    if name == "Bakosi-Ristorcelli" and (backwards or sampler == "ode"):
-        slack = 0.02 if backwards else 0.06  # the score is numerical, at its worst next to the corners
+    if name == "Bakosi-Ristorcelli" and backwards:
+        slack = 0.02  # the score is numerical
     n = settings.particles
     early = (0,) if backwards and sampler == "euler" else (0, 1, 12, 24)  # Euler's steps are too long near t = 1
     for frame in (*early, 36, 48, 60, 72, 84, 95, 96):
@@ -253,6 +254,11 @@ def test_no_beta_law_has_the_kernels_ends():
 def test_bad_settings_get_a_sentence(change):
     with pytest.raises(ValueError, match=r"[A-Z].*\."):
         Settings(**change)
+
+
+def test_a_flow_that_the_numerical_score_cannot_give_is_refused():
+    with pytest.raises(ValueError, match="no forward probability flow"):
+        simulate("Bakosi-Ristorcelli", Settings(backwards=False, sampler="ode", steps=8, particles=4))
 
 
 def test_a_category_of_weight_zero_is_never_reached():

@@ -124,11 +124,12 @@ const row = (name, cells) => '<tr><th scope="row">' + name + '</th>' + cells.map
 const fixed = (v, d = 3) => v === null || v === undefined ? '–' : (Math.abs(v) < 5e-5 ? 0 : v).toFixed(d);
 
 function buildTables() {
-  tables.innerHTML = panels.map((p) => '<div class="sx-table"><div class="sx-title"></div><table><thead><tr><th></th>' +
+  tables.innerHTML = panels.map((p) => '<div class="sx-table"><div class="sx-title"></div><div class="sx-note"></div><table><thead><tr><th></th>' +
     '<th>mean</th><th>theory</th><th>variance</th><th>theory</th><th title="largest distance from theory, in standard errors">off, s.e.</th>' +
     '</tr></thead><tbody></tbody></table><div class="sx-extra"></div></div>').join('');
   [...tables.children].forEach((box, i) => {
-    box.querySelector('.sx-title').textContent = panels[i].title + ' · ' + panels[i].note;
+    box.querySelector('.sx-title').textContent = panels[i].title;
+    box.querySelector('.sx-note').textContent = panels[i].note;
   });
 }
 
@@ -466,10 +467,11 @@ function drawFrame(panel, at) {
   if (panel.field && view('arrows') !== 'none') drawArrows(panel, at, view('arrows'));
   const font = (size, weight = 400) => (ctx.font = weight + ' ' + size * dpr + 'px ' + family);
   CORNERS.forEach(([x, y], j) => {
-    const disc = panel.jumps ? 0.085 * panel.place.scale : 0, gap = 5 * dpr, wide = 36 * dpr;
+    const disc = panel.jumps ? 0.085 * panel.place.scale : 0, gap = 5 * dpr;
     ctx.textAlign = 'center';
     ctx.textBaseline = j < 2 ? 'top' : 'bottom';
     font(13, 600);
+    const wide = ctx.measureText('category ' + (j + 1)).width / 2 + 4 * dpr;
     ctx.lineWidth = 3 * dpr;
     ctx.strokeStyle = theme.back;
     ctx.fillStyle = theme.corner[j];
