@@ -1,18 +1,23 @@
 """The page: one tab a file."""
 
+import math
+
 import gradio as gr
 
 from dd.runs import Models, Recipe, Run
-from dd.ui import about, compare, generate, simplex
+from dd.ui import about, api, compare, generate, simplex
 from dd.ui.engine import Engine
 
 TITLE = "Dirichlet Diffusion"
-THEME = gr.themes.Default(primary_hue="blue", neutral_hue="slate")
+FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")  # nothing to fetch
+THEME = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=("ui-monospace", "monospace"))
 HOW_TO_GET_ONE = "Restore the folder from the repository, or train one: the README says how."
 CSS = """
-.gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
+.gradio-container { max-width: min(1280px, 100vw) !important; margin: 0 auto !important; }
+.gradio-container :is(.main, .wrap, .contain, .tabitem, .column, .block, .prose) { max-width: 100%; min-width: 0; }
 h1 { margin-bottom: 0 !important; }
-.katex-display, #compare-table { overflow-x: auto; overflow-y: hidden; max-width: 100%; }
+.katex-display, #compare-table table { display: block; overflow-x: auto; overflow-y: hidden;
+  max-width: min(100%, calc(100vw - 64px)); }
 #compare-table table { font-variant-numeric: tabular-nums; }
 @media (max-width: 700px) { .dd-stage { order: -1; } }
 """
@@ -23,10 +28,10 @@ def warm_up(models: Models) -> None:
     Run(Recipe(models.names()[0], steps=2, images=16), models).exhaust()
 
 
-def build(models: Models) -> gr.Blocks:
-    """The whole app; nothing is loaded or computed before it is asked for."""
-    engine = Engine()
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as demo:
+def build(models: Models, max_seconds: float = math.inf) -> gr.Blocks:
+    """The whole app; nothing is loaded or computed before it is asked for. max_seconds: of computing a run may take."""
+    engine = Engine(max_seconds)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as demo:
         gr.Markdown(f"# {TITLE}\nDiffusion on the probability simplex, live, with exact mathematics.")
         if not models.names():
             gr.Markdown(f"There is no trained denoiser in the folder `{models.root.name}`. {HOW_TO_GET_ONE}")
@@ -39,5 +44,6 @@ def build(models: Models) -> gr.Blocks:
             simplex.build()
         with gr.Tab("About", id="about"):
             about.build(models)
+        api.build(models, engine)
         engine.submit(warm_up, models)
     return demo
