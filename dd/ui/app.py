@@ -18,7 +18,8 @@ CSS = """
 h1 { margin-bottom: 0 !important; }
 .katex-display, #compare-table table { display: block; overflow-x: auto; overflow-y: hidden;
   max-width: min(100%, calc(100vw - 64px)); }
-#compare-table table { font-variant-numeric: tabular-nums; }
+#compare-table :is(table, tr, th, td) { border-color: var(--border-color-primary) !important; }
+#compare-table table { border: 0 !important; font-variant-numeric: tabular-nums; }
 @media (max-width: 700px) { .dd-stage { order: -1; } }
 """
 
