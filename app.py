@@ -2,37 +2,50 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin would starve the web server on two cores
 
+from dd import hub
+from dd.checkpoints import CheckpointError
 from dd.runs import Models
 from dd.ui.app import CSS, THEME, build
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     env = os.environ.get
+
+    def on(name: str) -> bool:
+        return env(name, "").lower() in ("1", "true", "yes", "on")
+
     parser = argparse.ArgumentParser(description="Dirichlet Diffusion in the browser.")
     parser.add_argument("--port", type=int, default=env("DD_PORT"), help="default: the first free one from 7860")
     parser.add_argument("--host", default=env("DD_HOST"), help="address to listen on (default 127.0.0.1)")
-    parser.add_argument("--share", action="store_true", default=bool(env("DD_SHARE")), help="a public Gradio link")
+    parser.add_argument("--share", action="store_true", default=on("DD_SHARE"), help="a public Gradio link")
     parser.add_argument("--root-path", default=env("DD_ROOT_PATH"), help="path prefix behind a proxy")
     parser.add_argument(
-        "--checkpoints", type=Path, default=env("DD_CHECKPOINTS", Path(__file__).parent / "checkpoints"),
-        help="folder of checkpoints",
+        "--checkpoints", default=env("DD_CHECKPOINTS", Path(__file__).parent / "checkpoints"),
+        help="folder of checkpoints, or a hub repository USER/NAME[@REVISION]",
     )  # fmt: skip
     parser.add_argument("--queue-size", type=int, default=env("DD_QUEUE_SIZE", 64), help="visitors who may wait")
+    parser.add_argument("--max-seconds", type=float, default=env("DD_MAX_SECONDS", 300), help="of computing, a run")
+    parser.add_argument("--mcp", action="store_true", default=on("DD_MCP"), help="serve the API as MCP tools too")
     return parser.parse_args(argv)
 
 
 def main() -> None:
     args = parse()
-    demo = build(Models(args.checkpoints))
+    try:
+        root = hub.folder(args.checkpoints)
+    except CheckpointError as error:
+        sys.exit(f"error: {error}")
+    demo = build(Models(root), args.max_seconds)
     demo.queue(max_size=args.queue_size, default_concurrency_limit=4, status_update_rate=1)
     demo.launch(
         server_name=args.host, server_port=args.port, share=args.share, root_path=args.root_path, theme=THEME, css=CSS,
-        max_file_size="20mb", show_error=False, footer_links=["api"],
+        max_file_size="20mb", show_error=False, footer_links=["api"], mcp_server=args.mcp, state_session_capacity=200,
     )  # fmt: skip
 
 

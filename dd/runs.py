@@ -78,7 +78,7 @@ def whole(value: object, name: str, low: int, high: int) -> int:
     """`value` as a whole number in [low, high], or a sentence saying what is wrong."""
     try:
         number = float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise RecipeError(f"{name} must be a whole number from {low} to {high}, not {str(value)[:40]!r}") from error
     if not math.isfinite(number) or number != int(number) or not low <= number <= high:
         raise RecipeError(f"{name} must be a whole number from {low} to {high}, not {str(value)[:40]}")
@@ -89,7 +89,7 @@ def real(value: object, name: str, low: float, high: float) -> float:
     """`value` as a finite number in [low, high], or a sentence saying what is wrong."""
     try:
         number = float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise RecipeError(f"{name} must be a number from {low:g} to {high:g}, not {str(value)[:40]!r}") from error
     if not math.isfinite(number) or not low <= number <= high:
         raise RecipeError(f"{name} must be a number from {low:g} to {high:g}, not {str(value)[:40]}")

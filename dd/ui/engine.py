@@ -5,15 +5,21 @@ interleave fairly whatever their length, a cancelled run frees the core after th
 single pool of threads (several pools spin each other to a standstill on two cores).
 """
 
+import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
+
+from dd.runs import RecipeError, Run, View
 
 T = TypeVar("T")
 
 
 class Engine:
-    def __init__(self) -> None:
+    """max_seconds: of computing that one run may take."""
+
+    def __init__(self, max_seconds: float = math.inf) -> None:
+        self.max_seconds = max_seconds
         self._line = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dd-engine")
 
     def submit(self, task: Callable[..., T], *args: object, **kwargs: object) -> "Future[T]":
@@ -23,3 +29,12 @@ class Engine:
     def do(self, task: Callable[..., T], *args: object, **kwargs: object) -> T:
         """Run the task when its turn comes and wait for it; its exceptions are raised here."""
         return self.submit(task, *args, **kwargs).result()
+
+    def step(self, run: Run) -> "Future[list[View] | None]":
+        """Put one reverse step of the run in the line, unless the run has had its share."""
+        if not run.finished and sum(run.milliseconds) > 1000 * self.max_seconds:
+            raise RecipeError(
+                f"this run has computed for {self.max_seconds:g} s, the most one run may take here; "
+                "choose fewer steps, images or lanes"
+            )
+        return self.submit(run.advance)

@@ -35,17 +35,17 @@ class Session:
     def step(self, engine: Engine) -> str | None:
         """One reverse step of every lane as a message for the player; None when the run is over."""
         if self.shown == len(self.run.views):
-            engine.do(self.run.advance)
+            engine.step(self.run).result()
         return self._message()
 
     def steps(self, engine: Engine) -> Iterator[str]:
         """All steps that are left. The next one is computed while this one travels to the page."""
         run = self.run
-        pending = engine.submit(run.advance) if self.shown == len(run.views) else None
+        pending = engine.step(run) if self.shown == len(run.views) else None
         while run is self.run:
             if pending is not None:
                 pending.result()
-            pending = None if run.finished else engine.submit(run.advance)
+            pending = None if run.finished else engine.step(run)
             text = self._message()
             if text is None:
                 return

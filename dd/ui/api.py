@@ -1,0 +1,224 @@
+"""Named endpoints for gradio_client, notebooks and MCP: what the page does, without the page.
+
+Gradio reads types and documentation off the functions: an endpoint that streams is a generator, and its return
+annotation says what every item of the stream carries. Each reverse step is a task of its own in the engine's line, so
+that a long run does not starve a short one and a cancelled job frees the core after the step it is in.
+"""
+
+import base64
+import io
+import json
+import math
+from collections.abc import Iterator
+
+import gradio as gr
+import torch
+from gradio.processing_utils import save_pil_to_cache
+from gradio.utils import get_upload_folder
+
+from dd import export
+from dd.checkpoints import CheckpointError
+from dd.likelihood import Bound, estimate_bound, network_denoiser
+from dd.processes import REGISTRY, process
+from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run, whole
+from dd.ui.controls import recipe, refuse
+from dd.ui.engine import Engine
+
+LIMITS = {"concurrency_id": "api", "concurrency_limit": 8}
+MAX_DRAWS = 256
+CHUNK = 16  # draws of a likelihood in one task of the engine
+
+
+def build(models: Models, engine: Engine) -> None:
+    """Add the endpoints to the page being built."""
+    default = models.names()[0]
+
+    def generate(
+        checkpoint: str = default,
+        process: str = "dirichlet",
+        sampler: str = "dirichlet",
+        steps: int = 64,
+        images: int = 16,
+        label: int | str = "each",
+        guidance: float = 1.0,
+        seed: int = 0,
+        options: dict[str, float] | None = None,
+        frames: bool = False,
+    ) -> tuple[gr.FileData, dict]:
+        """Generate images by running a noise process backwards. The same arguments give the same picture.
+
+        Args:
+            checkpoint: name of the model, for example digits.
+            process: dirichlet, d3pm-uniform, d3pm-absorbing, d3pm-gaussian, multinomial or gaussian.
+            sampler: how one reverse step is taken: dirichlet, euler, ode, heun, langevin or bridge for dirichlet;
+                ancestral for d3pm and multinomial; ddpm or ddim for gaussian.
+            steps: reverse steps, 1 to 500; steps x images is at most 40,000.
+            images: how many, 1 to 64.
+            label: number of the class to draw, "each" for all classes in turn, "any" for none given.
+            guidance: classifier-free guidance, 0 to 10; 1 is the plain conditional model.
+            seed: 0 to 2147483647.
+            options: of the process, for example {"eta": 0.5}; none by default.
+            frames: whether the stream carries a picture of every step.
+        Returns:
+            A PNG of all images and the JSON recipe that makes it again. Before them, a job streams for every step no
+            picture and the state of the run: step, total, t (1 is noise, 0 is data), entropy (bits left per cell, a
+            number a lane) and, with frames, png: the state beside the network's guess as a data URL.
+        """
+        made = _answered(_one_lane, checkpoint, process, sampler, steps, images, label, guidance, seed, options)
+        yield from _stream(made, frames, models, engine)
+
+    def compare(
+        checkpoint: str = default,
+        lanes: list[str] = ["dirichlet/dirichlet", "d3pm-absorbing/ancestral"],  # noqa: B006 (Gradio shows it)
+        calls: int = 50,
+        images: int = 9,
+        label: int | str = "each",
+        guidance: float = 1.0,
+        seed: int = 0,
+        frames: bool = False,
+    ) -> tuple[gr.FileData, dict]:
+        """Run two to four processes side by side: same network, same seed, same number of network calls.
+
+        Args:
+            checkpoint: name of the model, for example digits.
+            lanes: PROCESS/SAMPLER of every lane, see /generate.
+            calls: network calls of every lane, 1 to 500; samplers with two calls a step take half as many steps.
+            images: in every lane, 1 to 64; calls x images x lanes is at most 40,000.
+            label: number of a class, "each" or "any".
+            guidance: classifier-free guidance, 0 to 10.
+            seed: 0 to 2147483647.
+            frames: whether the stream carries a picture of every step.
+        Returns:
+            A PNG of all lanes beside each other and the JSON recipe. Before them, a job streams the same as
+            /generate, with the lanes' states beside each other.
+        """
+        made = _answered(_many_lanes, checkpoint, lanes, calls, images, label, guidance, seed)
+        yield from _stream(made, frames, models, engine)
+
+    def likelihood(
+        cells: list[list[int]],
+        checkpoint: str = default,
+        process: str = "dirichlet",
+        label: int | str = "any",
+        draws: int = 64,
+        seed: int = 0,
+    ) -> dict:
+        """Upper bound on -log p(image), in nats: how surprising the model finds this image under this process.
+
+        Args:
+            cells: the image, rows of categories 0..K-1, for example 28 rows of 28 zeros and ones.
+            checkpoint: name of the model, for example digits.
+            process: dirichlet, d3pm-uniform, d3pm-absorbing, d3pm-gaussian, multinomial or gaussian.
+            label: number of the image's class, or "any".
+            draws: noise levels to average over, 2 to 256; the standard error falls with their square root.
+            seed: 0 to 2147483647.
+        Returns:
+            nats (the bound for the whole image), stderr (of its Monte-Carlo estimate), bits_per_cell, draws.
+        """
+        if label == "each":
+            raise refuse(RecipeError('an image has one class or none: give its number, or "any"'))
+        made = _answered(_one_lane, checkpoint, process, _sampler(process), 1, 1, label, 1.0, seed, None)
+        draws = _answered(whole, draws, "The number of draws", 2, MAX_DRAWS)
+        part = engine.submit(_Estimate, made, models, cells, draws)
+        estimate = _answered(part.result)
+        while not estimate.done:
+            engine.do(estimate.advance)
+            yield estimate.figures()
+
+    for endpoint in (generate, compare, likelihood):
+        gr.api(endpoint, api_name=endpoint.__name__, **LIMITS)
+
+
+def _answered(task, *args: object):
+    """The task's result, or its complaint as one sentence for the caller."""
+    try:
+        return task(*args)
+    except (RecipeError, CheckpointError) as error:
+        raise refuse(error) from error
+
+
+def _one_lane(checkpoint, process, sampler, steps, images, label, guidance, seed, options) -> Recipe:
+    options = {} if options is None else options
+    if not isinstance(options, dict):
+        raise RecipeError('options must map names to numbers, for example {"eta": 0.5}')
+    return recipe(checkpoint, [Lane(str(process), str(sampler), options)], steps, images, label, guidance, seed)
+
+
+def _many_lanes(checkpoint, lanes, calls, images, label, guidance, seed) -> Recipe:
+    if not isinstance(lanes, list) or not 2 <= len(lanes) <= MAX_LANES:
+        raise RecipeError(
+            f'lanes must be a list of two to {MAX_LANES}, for example ["dirichlet/heun", "gaussian/ddim"]'
+        )
+    pairs = [str(lane).partition("/") for lane in lanes]
+    return recipe(
+        checkpoint, [Lane(a, b) for a, _, b in pairs], calls, images, label, guidance, seed, equal_calls=True
+    )  # fmt: skip
+
+
+def _sampler(name: object) -> str:
+    """A sampler of the process, where any will do; an unknown process is complained of by the recipe's check."""
+    return process(name, 2, 784).methods[0] if isinstance(name, str) and name in REGISTRY else "none"
+
+
+def _stream(made: Recipe, frames: object, models: Models, engine: Engine) -> Iterator[tuple]:
+    """(None, state of the run) after every step, (picture, recipe) at the end."""
+    run = _answered(engine.do, Run, made, models)
+    run.keep_simplex = 0  # nobody looks at single cells through the API
+    while True:
+        _answered(engine.step(run).result)
+        if run.finished:
+            break
+        yield None, {**_state(run), **({"png": _data_url(run)} if frames else {})}
+    path = save_pil_to_cache(export.picture(run), cache_dir=get_upload_folder(), name="picture", format="png")
+    yield gr.FileData(path=path, orig_name="picture.png", mime_type="image/png"), json.loads(run.recipe.to_json())
+
+
+def _state(run: Run) -> dict:
+    views = run.views[-1]
+    step = len(run.views) - 1
+    return {"step": step, "total": run.recipe.steps, "t": views[0].t, "entropy": [view.entropy for view in views]}
+
+
+def _data_url(run: Run) -> str:
+    png = io.BytesIO()
+    export.picture(run, guess=False).save(png, "png")
+    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
+
+
+class _Estimate:
+    """The bound of one image, a few draws of the noise at a time."""
+
+    def __init__(self, made: Recipe, models: Models, cells: object, draws: int):
+        run = Run(made, models)  # checks the recipe
+        x0 = _image(cells, run.K, run.H, run.W)
+        self.x0, self.label = x0.expand(draws, -1, -1), None if run.labels is None else run.labels.expand(draws)
+        self.process, self.K, self.draws = run.processes[0], run.K, draws
+        self.denoise = network_denoiser(models.get(run.recipe.checkpoint).network)
+        self.generator, self.totals = torch.Generator().manual_seed(run.recipe.seed), []
+
+    @property
+    def done(self) -> bool:
+        return sum(map(len, self.totals)) == self.draws
+
+    def advance(self) -> None:
+        """CHUNK more draws: one network call, two for a continuous process."""
+        part = slice(sum(map(len, self.totals)), None)
+        x0 = self.x0[part][:CHUNK]
+        label = None if self.label is None else self.label[part][:CHUNK]
+        bound: Bound = estimate_bound(self.process, self.denoise, x0, label, 1, self.generator)
+        self.totals.append(bound.total)
+
+    def figures(self) -> dict:
+        """Mean and standard error over the draws so far."""
+        total = torch.cat(self.totals)
+        nats, stderr = float(total.mean()), float(total.std() / len(total) ** 0.5)
+        bits = nats / math.log(2) / self.x0[0].numel()
+        return {"nats": nats, "stderr": stderr, "bits_per_cell": bits, "draws": len(total)}
+
+
+def _image(cells: object, K: int, H: int, W: int) -> torch.Tensor:
+    """Rows of categories as a tensor (1, H, W)."""
+    rows = cells if isinstance(cells, list) else []
+    if len(rows) != H or any(not isinstance(row, list) or len(row) != W for row in rows):
+        raise RecipeError(f"the image must be {H} rows of {W} categories from 0 to {K - 1}")
+    return torch.tensor([[[whole(cell, "A cell's category", 0, K - 1) for cell in row] for row in rows]])
