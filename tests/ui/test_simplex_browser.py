@@ -15,7 +15,7 @@ from dd.ui import simplex as tab  # noqa: E402
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 READY = "document.querySelector('.sx-root')?.simplex?.frames() > 0"
-LEAST_FPS = 10  # on a machine of unknown load; the number itself is printed
+FRAME_MS = 20.0  # 50 frames a second
 
 pytestmark = [
     pytest.mark.browser,
@@ -135,13 +135,15 @@ def test_numbers_are_those_of_the_particles_and_agree_with_theory(page):
 
 
 def test_frames_per_second_with_a_thousand_particles(page):
-    """Printed (pytest -s); 50 or more is expected of a quiet machine with two cores."""
+    """Drawing must leave room for 50 frames a second with 1,000 particles.
+
+    Other work on the machine slows the clock, not the drawing: so the bound is on the fastest of 60 pictures, each
+    rasterised to the end (reading a pixel back forces it). The frame rate itself is printed (pytest -s).
+    """
     page.get_by_label("number input for Particles").fill("1000")
     page.keyboard.press("Tab")
-    _root(page, "root.dataset.frame = '-1'")
     page.locator("#sx-run").click()
-    page.wait_for_function("document.querySelector('.sx-root').dataset.frame > 2")
-    assert _root(page, "return root.simplex.frames()") == 97
+    page.wait_for_function("document.querySelector('.sx-root').simplex.particles()[0] === 1000")
     rate = page.evaluate(
         """async () => {
             const root = document.querySelector('.sx-root');
@@ -154,8 +156,21 @@ def test_frames_per_second_with_a_thousand_particles(page):
             return (Number(root.dataset.drawn) - drawn) / (performance.now() - start) * 1000;
         }"""
     )
-    print(f"\n{rate:.1f} frames a second with 1,000 particles")
-    assert rate >= LEAST_FPS
+    cost = page.evaluate(
+        """() => {
+            const root = document.querySelector('.sx-root'), context = root.querySelector('canvas').getContext('2d');
+            return Array.from({ length: 60 }, (_, i) => {
+                const start = performance.now();
+                root.simplex.seek(20 + i * 0.7);
+                context.getImageData(0, 0, 1, 1);
+                return performance.now() - start;
+            });
+        }"""
+    )
+    cost = sorted(cost)
+    print(f"\n1,000 particles: {rate:.1f} frames a second; a picture takes {cost[0]:.1f} to {cost[30]:.1f} ms")
+    assert rate > 0
+    assert cost[0] <= FRAME_MS
 
 
 def test_every_layer_draws_and_pictures_are_saved(page):

@@ -654,6 +654,7 @@ new IntersectionObserver((entries) => {
   if (visible && playing) requestAnimationFrame(tick);
 }, { rootMargin: '300px' }).observe(root);
 watch('value', load);
-root.simplex = { seek: (to) => { play(false); seek(to); }, play, numbers: () => panels.map((p) => p.numbers), frames: () => frames };
+root.simplex = { seek: (to) => { play(false); seek(to); }, play, numbers: () => panels.map((p) => p.numbers), frames: () => frames,
+  particles: () => panels.map((p) => p.n) };
 retheme();
 load();
