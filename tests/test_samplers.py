@@ -1,0 +1,164 @@
+"""Samplers held to a known joint law: enumeration in place of the network, total variation to the truth."""
+
+import pytest
+import torch
+
+from dd.processes import REGISTRY, Process, process
+from dd.processes.dirichlet import Dirichlet
+from dd.samplers import TWO_CALLS, Query, frames, generate, race, reverse, time_grid
+from tests.toys import Toy, three_cells, two_cells
+
+SAMPLERS = [(name, method) for name in REGISTRY for method in process(name, 3, 3).methods]
+UNEQUAL = torch.tensor([0.6, 1.0, 1.9], dtype=torch.float64)
+
+
+def sample(
+    process_: Process, toy: Toy, method: str, calls: int, n: int, seed: int, batch: int = 25_000
+) -> torch.Tensor:
+    """n clean images by `calls` network calls a batch."""
+    generator = torch.Generator().manual_seed(seed)
+    steps = calls // 2 if method in TWO_CALLS else calls
+    parts = [
+        generate(process_, toy.denoise, (min(batch, n - i), 1, toy.D), steps, generator, method)
+        for i in range(0, n, batch)
+    ]
+    return torch.cat(parts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "method"), SAMPLERS)
+def test_joint_law_of_three_cells(name: str, method: str) -> None:
+    """K = 3, three cells, 256 network calls, 200,000 samples: total variation below 0.02 (sampling floor 0.004)."""
+    toy = three_cells()
+    assert toy.total_variation(sample(process(name, 3, 3), toy, method, 256, 200_000, seed=7)) < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", Dirichlet.methods)
+def test_joint_law_with_unequal_alpha(method: str) -> None:
+    toy = three_cells()
+    assert toy.total_variation(sample(Dirichlet(3, 3, UNEQUAL), toy, method, 256, 200_000, seed=7)) < 0.02
+
+
+@pytest.mark.parametrize(("name", "method"), SAMPLERS)
+def test_joint_law_in_few_calls(name: str, method: str) -> None:
+    """The quick version, for every run of the tests: 64 calls, 5,000 samples, sampling floor 0.025."""
+    toy = three_cells()
+    assert toy.total_variation(sample(process(name, 3, 3), toy, method, 64, 5_000, seed=7)) < 0.06
+
+
+def ring_statistics(joint: torch.Tensor) -> torch.Tensor:
+    """Coarse law of two cells on a ring of 64: the first cell in 8 arcs, the difference in 8 arcs: (64,)."""
+    i = torch.arange(64)
+    a, d = i[:, None] // 8, ((i[None] - i[:, None] + 4) % 64) // 8
+    return torch.zeros(64, dtype=torch.float64).index_add_(0, (a * 8 + d).flatten(), joint.flatten())
+
+
+def coarse_variation(toy: Toy, x: torch.Tensor) -> float:
+    return float((ring_statistics(toy.frequencies(x)) - ring_statistics(toy.joint)).abs().sum() / 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alpha", ["flat", "unequal"])
+@pytest.mark.parametrize("method", Dirichlet.methods)
+def test_two_cells_of_64_categories(method: str, alpha: str) -> None:
+    """4,096 joint states have a sampling floor of about 0.05 at 200,000 samples, so the test is on the coarse law
+
+    (first cell in 8 arcs, difference in 8 arcs: 64 states), 8,000 samples at 128 calls, floor 0.03.
+    """
+    toy = two_cells()
+    concentration = 1.0 if alpha == "flat" else torch.linspace(0.5, 1.5, 64, dtype=torch.float64).round(decimals=1)
+    x = sample(Dirichlet(64, 2, concentration), toy, method, 128, 8_000, seed=7, batch=8_000)
+    assert coarse_variation(toy, x) < 0.05
+
+
+@pytest.mark.parametrize("name", [n for n in REGISTRY if n != "dirichlet"])
+def test_two_cells_of_64_categories_other_processes(name: str) -> None:
+    toy, process_ = two_cells(), process(name, 64, 2)
+    x = sample(process_, toy, process_.methods[0], 64, 3_000, seed=7)
+    assert coarse_variation(toy, x) < 0.085
+
+
+# -- the machinery ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "method"), SAMPLERS)
+def test_same_seed_same_picture(name: str, method: str) -> None:
+    toy = three_cells()
+    a, b, c = (sample(process(name, 3, 3), toy, method, 8, 200, seed) for seed in (1, 1, 2))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+@pytest.mark.parametrize(("name", "method"), SAMPLERS)
+def test_frames(name: str, method: str) -> None:
+    """One frame before any step and one after each; p sums to one; N steps cost N calls, or 2 N; states are finite."""
+    toy, process_, generator = three_cells(), process(name, 3, 3), torch.Generator().manual_seed(0)
+    run = reverse(process_, process_.prior((4, 1, 3), generator), time_grid(process_, 5), method, generator)
+    seen = list(frames(run, toy.denoise))
+    assert [frame.step for frame in seen] == list(range(6))
+    assert [seen[0].t, seen[-1].t] == [1.0, 0.0]
+    assert seen[-1].calls == (10 if method in TWO_CALLS else 5)
+    for frame in seen:
+        assert torch.allclose(frame.p.sum(1), torch.ones(4, 1, 3), atol=1e-5)
+        assert bool(torch.isfinite(frame.x.float()).all())
+
+
+def test_a_race_equals_each_lane_alone() -> None:
+    toy = three_cells()
+
+    def lane(name: str, method: str):
+        generator = torch.Generator().manual_seed(3)
+        process_ = process(name, 3, 3)
+        return reverse(process_, process_.prior((20, 1, 3), generator), time_grid(process_, 6), method, generator)
+
+    lanes = [("dirichlet", "dirichlet"), ("dirichlet", "heun"), ("d3pm-absorbing", "ancestral"), ("gaussian", "ddim")]
+    *_, together = race([lane(*entry) for entry in lanes], toy.denoise)
+    for entry, frame in zip(lanes, together, strict=True):
+        *_, alone = frames(lane(*entry), toy.denoise)
+        assert torch.allclose(frame.p, alone.p, atol=1e-5)
+        assert frame.calls == alone.calls
+
+
+@pytest.mark.parametrize("kind", ["cosine", "information", "native"])
+def test_time_grids(kind: str) -> None:
+    for steps in (1, 2, 100):
+        times = torch.tensor(time_grid(process("dirichlet", 3, 3), steps, kind))
+        assert len(times) == steps + 1
+        assert [float(times[0]), float(times[-1])] == [1.0, 0.0]
+        assert bool((times.diff() < 0).all())
+
+
+def test_bad_requests() -> None:
+    process_, generator = process("dirichlet", 3, 3), torch.Generator()
+    with pytest.raises(ValueError, match="at least 1"):
+        time_grid(process_, 0)
+    with pytest.raises(ValueError, match="unknown grid"):
+        time_grid(process_, 4, "square")
+    with pytest.raises(ValueError, match="has no sampler"):
+        next(reverse(process_, torch.ones(1, 3, 1, 1) / 3, [1.0, 0.0], "ancestral", generator))
+    with pytest.raises(ValueError, match="unknown process"):
+        process("brownian", 3, 3)
+
+
+def test_langevin_corrector_leaves_the_marginal_alone() -> None:
+    """Exact states at t corrected at t keep the mean of x and of x^2 (seed 0, 20,000 samples, 5 standard errors)."""
+    toy, generator = three_cells(), torch.Generator().manual_seed(0)
+    process_, s = process("dirichlet", 3, 3), 0.5
+    x = process_.perturb(toy.sample(20_000, generator), s, generator)
+    y = x
+    for _ in range(5):
+        f = toy.denoise(process_.evidence(y, s))
+        y = process_.correct(y, f, s + 0.01, s, generator)
+    assert not torch.equal(x, y)
+    for power in (1, 2):
+        gap = (y**power).mean(0) - (x**power).mean(0)
+        assert bool((gap.abs() <= 5 * (2 * (x**power).var(0) / 20_000).sqrt() + 2e-3).all())
+
+
+def test_query_is_what_the_network_sees() -> None:
+    process_, generator = process("dirichlet", 3, 3), torch.Generator().manual_seed(0)
+    x = process_.prior((2, 1, 3), generator)
+    query = next(reverse(process_, x, [1.0, 0.5, 0.0], "dirichlet", generator))
+    assert isinstance(query, Query)
+    assert torch.equal(query.evidence, process_.evidence(x, 1.0))

@@ -1,0 +1,71 @@
+"""Toys: a few cells with a known joint law. Enumeration takes the network's place; samplers are held to the truth."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Toy:
+    """joint: (K, ..., K), one axis a cell, positive, summing to one. Images are (B, 1, D)."""
+
+    joint: Tensor
+
+    @property
+    def K(self) -> int:
+        return self.joint.shape[0]
+
+    @property
+    def D(self) -> int:
+        return self.joint.ndim
+
+    @property
+    def entropy(self) -> float:
+        return float(-torch.xlogy(self.joint, self.joint).sum())
+
+    def denoise(self, evidence: Tensor, label: None = None) -> Tensor:
+        """f_d,k = log p(x0_d = k | evidence of the other cells), exactly. evidence, f: (B, K, 1, D)."""
+        likelihood = (evidence - evidence.amax(1, keepdim=True)).exp()[:, :, 0].unbind(-1)
+        f = []
+        for d in range(self.D):
+            others = torch.ones(len(evidence), 1, dtype=evidence.dtype)
+            for e in (likelihood[j] for j in range(self.D) if j != d):
+                others = (others[:, :, None] * e[:, None]).flatten(1)
+            f.append((others @ self.joint.movedim(d, 0).flatten(1).T.to(evidence)).log())
+        return torch.stack([torch.log_softmax(v, 1) for v in f], -1)[:, :, None]
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """Clean images (n, 1, D)."""
+        cdf = self.joint.flatten().cumsum(0)
+        state = torch.searchsorted(cdf, torch.rand(n, generator=generator, dtype=torch.float64) * cdf[-1])
+        return torch.stack(torch.unravel_index(state, self.joint.shape), -1)[:, None]
+
+    def frequencies(self, x: Tensor) -> Tensor:
+        """The empirical joint law of images x (B, 1, D)."""
+        place = self.K ** torch.arange(self.D - 1, -1, -1)
+        counts = torch.bincount((x[:, 0] * place).sum(-1), minlength=self.joint.numel())
+        return (counts / len(x)).double().view(self.joint.shape)
+
+    def total_variation(self, x: Tensor) -> float:
+        return float((self.frequencies(x) - self.joint).abs().sum() / 2)
+
+    def sampling_floor(self, n: int) -> float:
+        """Expected total variation of n independent draws from the truth: sum_s sqrt(2 p (1 - p) / (pi n)) / 2."""
+        return float((self.joint * (1 - self.joint) * 2 / (torch.pi * n)).sqrt().sum() / 2)
+
+
+def three_cells(K: int = 3) -> Toy:
+    """Three strongly correlated cells with unequal marginals: neighbours tend to agree."""
+    i = torch.arange(K, dtype=torch.float64)
+    a, b, c = i.view(-1, 1, 1), i.view(1, -1, 1), i.view(1, 1, -1)
+    energy = 1.6 * (a == b).double() + 1.1 * (b == c).double() + 0.4 * a - 0.3 * ((a + c) % K == 1)
+    return Toy(torch.softmax(energy.flatten(), 0).view(K, K, K))
+
+
+def two_cells(K: int = 64) -> Toy:
+    """Two cells on a ring of K categories: the second is near the first, the first is far from uniform."""
+    i = torch.arange(K, dtype=torch.float64)
+    ring = torch.cos(2 * torch.pi * (i[:, None] - i[None]) / K)
+    energy = 4 * ring + torch.cos(2 * torch.pi * i / K)[:, None]
+    return Toy(torch.softmax(energy.flatten(), 0).view(K, K))
