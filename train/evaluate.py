@@ -7,7 +7,10 @@ Choices are made on the held-out training images (the default); `--split test` i
 asked for is null. The likelihood is that of the network without a class label, in nats per image:
 
     nll_nats   the continuous-time bound, which depends on neither sampler nor steps
-    fid        N samples against N images of the split; fid_floor: N training images against the same N images
+    vlb_nats   chains: the bound L_vb of sampling in that many steps, every term
+    ode_nats   the Dirichlet process' samplers "ode" and "heun": the bound of the flow itself, integrated finely
+    fid        N samples against N images of the split; fid_floor: N training images against the same N images, the
+               mean over several disjoint draws, since one alone is off by half its size at N = 2,000
 """
 
 import argparse
@@ -26,20 +29,26 @@ from dd import checkpoints
 from dd.checkpoints import Checkpoint, CheckpointError
 from dd.data import Grey, load, to_cells
 from dd.device import best_device
-from dd.likelihood import Bound, estimate_bound, network_denoiser
+from dd.likelihood import Bound, differentiable_denoiser, estimate_bound, exact_vlb, network_denoiser, ode_bound
 from dd.metrics import frechet_distance, judge, precision_recall
 from dd.networks.classifier import Classifier
 from dd.networks.unet import EvidenceUNet
 from dd.processes import Process, process
-from dd.samplers import TWO_CALLS, Denoiser, generate
+from dd.processes.d3pm import D3PM
+from dd.processes.dirichlet import Dirichlet
+from dd.samplers import TWO_CALLS, Denoiser, default_grid, generate
 
 METRICS = ("nll", "fid", "time")
 CLASSIFIERS = {"mnist": "digits-classifier", "fashion-mnist": "fashion-classifier"}
+ODE_SAMPLERS = ("ode", "heun")
+ODE_IMAGES = 500  # images of the ODE's bound, which costs a derivative a step
+ODE_STEPS = 100  # of its integration; with few steps the integral is wrong by hundreds of nats, and no bound at all
+FLOOR_DRAWS = 5  # disjoint sets of N training images, as far as there are so many
 BATCH = 100  # images a network call; times are stratified within a batch
 KEYS = (
     "checkpoint", "process", "sampler", "steps", "images", "seed", "nll_nats", "nll_stderr", "bits_per_dim", "fid",
     "fid_floor", "precision", "recall", "accuracy", "seconds_per_image", "device", "sha256", "split", "guidance",
-    "calls",
+    "calls", "vlb_nats", "vlb_stderr", "ode_nats", "ode_stderr", "ode_images",
 )  # fmt: skip
 
 
@@ -59,13 +68,17 @@ def load_denoiser(source: str | Path, device: torch.device) -> Checkpoint:
     return checkpoint
 
 
-def load_cells(config: dict, split: str, root: str | Path, images: int) -> Tensor:
-    """The same `images` categories (images, H, W) of a split at every call, in random order of the split."""
+def load_cells(config: dict, split: str, root: str | Path, images: int, draws: int = 1) -> Tensor:
+    """The same `images` categories (images, H, W) of a split at every call, in random order of the split.
+
+    draws: that many times as many images, or the largest multiple of `images` that the split has.
+    """
     K, how = config["data"]["K"], config["data"]["cells"]
     data = _load(config["data"]["source"], split, root)
     if images > len(data.images):
         raise EvaluationError(f"the {split} split has {len(data.images):,} images; ask for at most that many")
     generator = torch.Generator().manual_seed(0)
+    images *= min(draws, len(data.images) // images)
     order = torch.randperm(len(data.images), generator=generator)[:images]
     return to_cells(data.images[order], K, how, generator)
 
@@ -153,9 +166,10 @@ def find_classifier(config: dict, source: str | Path | None, device: torch.devic
 
 
 def reference(config: dict, classifier: Classifier, split: str, images: int, root: str | Path) -> Reference:
-    real, train = (load_cells(config, part, root, images) for part in (split, "train"))
-    features = judge(classifier, real)[0]
-    return Reference(classifier, features, frechet_distance(judge(classifier, train)[0], features))
+    features = judge(classifier, load_cells(config, split, root, images))[0]
+    draws = load_cells(config, "train", root, images, FLOOR_DRAWS).split(images)
+    floors = [frechet_distance(judge(classifier, draw)[0], features) for draw in draws]
+    return Reference(classifier, features, sum(floors) / len(floors))
 
 
 def compare(samples: Samples, reference_: Reference) -> dict[str, float | None]:
@@ -194,7 +208,7 @@ def likelihood(bound: Bound, cells: int) -> dict[str, float]:
 def own_time(process_: Process, t: Tensor | float) -> Tensor:
     """tau of the Dirichlet diffusion, noise-to-signal ratio of the Gaussian, step of a chain."""
     v = process_.clock.native(t)
-    return v if hasattr(process_, "chain") else v.exp()
+    return v if isinstance(process_, D3PM) else v.exp()
 
 
 def by_decade(process_: Process, network: nn.Module, bound: Bound, x0: Tensor, generator: torch.Generator) -> list:
@@ -205,7 +219,7 @@ def by_decade(process_: Process, network: nn.Module, bound: Bound, x0: Tensor, g
     in the numerics.
     """
     tau = own_time(process_, bound.t)
-    first, last = own_time(process_, torch.tensor([0.0, 1.0])).clamp(min=1.0 if hasattr(process_, "chain") else 0)
+    first, last = own_time(process_, torch.tensor([0.0, 1.0])).clamp(min=1.0 if isinstance(process_, D3PM) else 0.0)
     rows = []
     for decade in range(floor(log10(first)), ceil(log10(last))):
         low, high = 10.0**decade, min(10.0 ** (decade + 1), float(last))
@@ -213,7 +227,7 @@ def by_decade(process_: Process, network: nn.Module, bound: Bound, x0: Tensor, g
         if decade == floor(log10(first)):
             inside = below
         part, path = (torch.where(mask, bound.path, 0.0).mean(1) for mask in (inside, below))
-        left = cross_entropy(process_, network, x0, _clock_time(process_, high), generator)
+        left = cross_entropy_left(process_, network, x0, _clock_time(process_, high), generator)
         gap = float(path.mean() - left.mean())
         rows.append(
             {
@@ -228,19 +242,30 @@ def by_decade(process_: Process, network: nn.Module, bound: Bound, x0: Tensor, g
 
 
 def _clock_time(process_: Process, tau: float) -> float:
-    return float(process_.clock.t(tau if hasattr(process_, "chain") else log(tau)))
+    return float(process_.clock.t(tau if isinstance(process_, D3PM) else log(tau)))
 
 
-def cross_entropy(
+def cross_entropy_left(
     process_: Process, network: nn.Module, x0: Tensor, t: float, generator: torch.Generator
 ) -> Tensor:  # fmt: skip
     """-log p(x_0 | x_t) of each image, cell by cell: (N,) nats."""
     denoise, out = network_denoiser(network), []
     for part in x0.split(BATCH):
         l = process_.evidence(process_.perturb(part, t, generator), t)
-        log_p = torch.log_softmax((denoise(l, None) + l).double(), 1)
-        out.append(-log_p.gather(1, part[:, None]).flatten(1).sum(1))
+        logits = (denoise(l, None) + l).double()
+        out.append(nn.functional.cross_entropy(logits, part, reduction="none").flatten(1).sum(1))
     return torch.cat(out)
+
+
+def chain_bound(chain: D3PM, network: nn.Module, x0: Tensor, steps: int, generator: torch.Generator) -> Bound:
+    """L_vb of sampling the chain in that many steps on the sampler's grid, without class label."""
+    grid = default_grid(chain.methods[0])
+    return exact_vlb(chain, network_denoiser(network), x0, None, steps, generator, grid, BATCH)
+
+
+def flow_bound(process_: Dirichlet, network: nn.Module, x0: Tensor, generator: torch.Generator) -> Bound:
+    """The bound of the Dirichlet probability-flow ODE, without class label."""
+    return ode_bound(process_, differentiable_denoiser(network), x0, None, ODE_STEPS, generator, batch=BATCH)
 
 
 # -- command line ------------------------------------------------------------------------------------------------------
@@ -271,6 +296,12 @@ def evaluate(args: argparse.Namespace) -> dict:
         denoise = network_denoiser(checkpoint.network)
         bound = estimate_bound(process_, denoise, x0, None, args.repeats, generator, BATCH)
         record |= likelihood(bound, x0[0].numel())
+        if isinstance(process_, D3PM):
+            bound_ = chain_bound(process_, checkpoint.network, x0, args.steps, generator)
+            record |= {"vlb_nats": bound_.mean, "vlb_stderr": bound_.stderr}
+        if isinstance(process_, Dirichlet) and sampler in ODE_SAMPLERS:
+            bound_ = flow_bound(process_, checkpoint.network, x0[:ODE_IMAGES], generator)
+            record |= {"ode_nats": bound_.mean, "ode_stderr": bound_.stderr, "ode_images": len(bound_.total)}
         if args.by_decade:
             record["decades"] = by_decade(process_, checkpoint.network, bound, x0, generator)
     if {"fid", "time"} & set(args.metrics):

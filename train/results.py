@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from dd.device import best_device
 from dd.likelihood import estimate_bound, network_denoiser
 from dd.metrics import NEIGHBOURS
 from dd.processes import Process
+from dd.processes.d3pm import D3PM
+from dd.processes.dirichlet import Dirichlet
 from dd.samplers import TWO_CALLS
 from train import evaluate
 from train.evaluate import BATCH, Reference, compare, load_cells, load_denoiser, sample
@@ -63,7 +66,7 @@ def processes_of(checkpoint: Checkpoint, wanted: list[str] | None) -> list[Proce
 
 
 def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[Record, Callable[[], Record]]]:
-    """Every cell of the table as its setting and what measures it; the bounds first, then by network calls."""
+    """Every cell as its setting and what measures it: bounds, samples by network calls, bounds of so many steps."""
     loaded = [load_denoiser(source, device) for source in args.checkpoints]
     pairs = [(c, p) for c in loaded for p in processes_of(c, args.processes)]
     for checkpoint, process_ in pairs:
@@ -86,6 +89,15 @@ def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[Recor
                 }  # fmt: skip
                 yield setting, _samples_job(args, checkpoint, process_, sampler, steps, judged_by)
 
+    for checkpoint, process_ in pairs:
+        setting = _setting(args, checkpoint, process_, "steps-bound") | {"images": args.steps_bound_images}
+        if isinstance(process_, Dirichlet):
+            steps = evaluate.ODE_STEPS
+            yield setting | {"kind": "flow-bound", "steps": steps}, _steps_bound_job(args, checkpoint, process_, steps)
+        if isinstance(process_, D3PM):
+            for steps in sorted(args.calls):
+                yield setting | {"steps": steps}, _steps_bound_job(args, checkpoint, process_, steps)
+
 
 def _setting(args: argparse.Namespace, checkpoint: Checkpoint, process_: Process, kind: str) -> Record:
     return {
@@ -101,6 +113,22 @@ def _bound_job(args: argparse.Namespace, checkpoint: Checkpoint, process_: Proce
         denoise = network_denoiser(checkpoint.network)
         bound = estimate_bound(process_, denoise, x0, None, 1, generator, BATCH)
         return evaluate.likelihood(bound, x0[0].numel())
+
+    return measure
+
+
+def _steps_bound_job(
+    args: argparse.Namespace, checkpoint: Checkpoint, process_: Process, steps: int
+) -> Callable[[], Record]:
+    def measure() -> Record:
+        x0 = load_cells(checkpoint.config, args.split, args.data_root, args.steps_bound_images)
+        generator = torch.Generator().manual_seed(args.seed)
+        if isinstance(process_, Dirichlet):
+            bound = evaluate.flow_bound(process_, checkpoint.network, x0, generator)
+        else:
+            bound = evaluate.chain_bound(process_, checkpoint.network, x0, steps, generator)
+        bits = bound.mean / x0[0].numel() / log(2)
+        return {"nll_nats": bound.mean, "nll_stderr": bound.stderr, "bits_per_dim": bits}
 
     return measure
 
@@ -162,9 +190,12 @@ def tables(records: list[Record]) -> str:
     for name in dict.fromkeys(r["checkpoint"] for r in records):
         mine = [r for r in records if r["checkpoint"] == name]
         out.append(f"## {name}\n\nWeights `{mine[0]['sha256'][:12]}`.\n")
-        bounds = [r for r in mine if r["kind"] == "bound"]
+        bounds = [r for r in mine if r["kind"] in ("bound", "flow-bound")]
         if bounds:
             out.append(_bound_table(bounds))
+        steps_bounds = [r for r in mine if r["kind"] == "steps-bound"]
+        if steps_bounds:
+            out.append(_steps_bound_table(steps_bounds))
         samples = [r for r in mine if r["kind"] == "samples"]
         for group in dict.fromkeys(map(_group, samples)):
             out.append(_sample_tables([r for r in samples if _group(r) == group]))
@@ -175,15 +206,29 @@ def tables(records: list[Record]) -> str:
 
 def _bound_table(bounds: list[Record]) -> str:
     lines = [
-        "Likelihood bound in continuous time, without class label:\n",
+        "Likelihood bound in continuous time, without class label; flow: of the probability-flow ODE, "
+        f"{evaluate.ODE_STEPS} Heun steps, exact end densities, Hutchinson divergence:\n",
         "| process | nats per image | bits per dimension | images | split | seed |",
         "|---|---|---|---|---|---|",
     ]
     for r in bounds:
+        name = r["process"] + (", flow" if r["kind"] == "flow-bound" else "")
         figure = f"{r['nll_nats']:.2f} ± {r['nll_stderr']:.2f}"
-        lines.append(
-            f"| {r['process']} | {figure} | {r['bits_per_dim']:.4f} | {r['images']:,} | {r['split']} | {r['seed']} |"
-        )
+        lines.append(f"| {name} | {figure} | {r['bits_per_dim']:.4f} | {r['images']:,} | {r['split']} | {r['seed']} |")
+    return "\n".join(lines) + "\n"
+
+
+def _steps_bound_table(bounds: list[Record]) -> str:
+    columns = sorted({r["steps"] for r in bounds})
+    counts = ", ".join(dict.fromkeys(f"{r['images']:,} images of the {r['split']} split" for r in bounds))
+    lines = [
+        f"L_vb of the chains when sampling in that many steps, every term, nats per image ({counts}):\n",
+        "| process | " + " | ".join(map(str, columns)) + " |",
+        "|---|" + "---|" * len(columns),
+    ]
+    for name in dict.fromkeys(r["process"] for r in bounds):
+        row = {r["steps"]: f"{r['nll_nats']:.2f} ± {r['nll_stderr']:.2f}" for r in bounds if r["process"] == name}
+        lines.append(f"| {name} | " + " | ".join(row.get(c, "") for c in columns) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -281,6 +326,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--calls", nargs="+", type=int, default=CALLS, help="network calls, in the order of work")
     parser.add_argument("--images", type=int, default=2000, help="samples a cell, and real images to compare with")
     parser.add_argument("--bound-images", type=int, help="images of a likelihood bound (default: all of the split)")
+    parser.add_argument("--steps-bound-images", type=int, default=500, help="images of the bounds of so many steps")
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--minutes", type=float, help="start no new cell after that many minutes")
     parser.add_argument("--split", default="test", choices=("held-out", "test"))

@@ -24,7 +24,8 @@ TEST_IMAGES = 64
 
 
 @pytest.fixture
-def folder(tmp_path: Path, mnist_root: Path) -> Path:
+def folder(tmp_path: Path, mnist_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(evaluate, "ODE_STEPS", 3)
     (tmp_path / "data").symlink_to(mnist_root)
     write_checkpoint(tmp_path / "toy")
     write_checkpoint(tmp_path / "judge", **CLASSIFIER)
@@ -52,14 +53,14 @@ def test_prints_every_key_and_null_for_what_was_not_asked(folder: Path, capsys: 
 def test_everything_at_once_with_guidance_by_heun(folder: Path, capsys: pytest.CaptureFixture):
     record = run(folder, capsys, "--sampler", "heun", "--guidance", "2", "--split", "test", "--by-decade")
     assert record["calls"] == 3 * 2 * 2
-    assert all(record[k] is not None for k in ISSUE_KEYS)
+    assert all(record[k] is not None for k in (*ISSUE_KEYS, "ode_nats", "ode_stderr"))
+    assert record["vlb_nats"] is None
     assert record["bits_per_dim"] == pytest.approx(record["nll_nats"] / 784 / log(2))
     assert 0 <= record["precision"] <= 1
     assert record["fid"] > 0
     assert record["fid_floor"] > 0
     total = sum(row["path_nats"] for row in record["decades"])
-    ends = process("dirichlet", 2, 784).ends((28, 28))
-    assert total + ends == pytest.approx(record["nll_nats"])
+    assert 0 < record["nll_nats"] - total < 0.2  # the prior and the reconstruction
     assert record["decades"][-1]["path_below_nats"] == pytest.approx(total)
 
 
@@ -81,16 +82,20 @@ def test_without_classes_there_is_no_accuracy_and_no_guidance(folder: Path, caps
 
 
 def test_real_images_in_place_of_samples_are_at_the_floor(folder: Path):
-    """Samples that are the training images of the floor have FID = floor; accuracy counts labels that are met."""
+    """The floor is the mean over disjoint draws of training images; accuracy counts labels that are met."""
     checkpoint = evaluate.load_denoiser(folder / "toy", torch.device("cpu"))
     classifier = evaluate.find_classifier(checkpoint.config, folder / "judge", torch.device("cpu"))
-    judge_ = evaluate.reference(checkpoint.config, classifier, "test", 20, folder / "data")
-    train = evaluate.load_cells(checkpoint.config, "train", folder / "data", 20)
-    labels = classifier(train).argmax(1)
-    labels[:5] = (labels[:5] + 1) % 10
-    figures = evaluate.compare(evaluate.Samples(train, labels, 0.0), judge_)
-    assert figures["fid"] == pytest.approx(judge_.fid_floor)
-    assert figures["accuracy"] == pytest.approx(15 / 20)
+    judge_ = evaluate.reference(checkpoint.config, classifier, "test", 40, folder / "data")
+    draws = evaluate.load_cells(checkpoint.config, "train", folder / "data", 40, 5).split(40)
+    assert len(draws) == 2  # of the 100 training images
+    labels = [classifier(draw).argmax(1) for draw in draws]
+    labels[0][:10] = (labels[0][:10] + 1) % 10
+    figures = [
+        evaluate.compare(evaluate.Samples(*pair, 0.0), judge_) for pair in zip(draws, labels, strict=True)
+    ]  # fmt: skip
+    assert figures[0]["fid"] != figures[1]["fid"]
+    assert (figures[0]["fid"] + figures[1]["fid"]) / 2 == pytest.approx(judge_.fid_floor)
+    assert (figures[0]["accuracy"], figures[1]["accuracy"]) == pytest.approx((30 / 40, 1.0))
 
 
 def test_splits_are_disjoint_and_the_same_at_every_call(folder: Path):
@@ -110,13 +115,21 @@ def test_a_network_that_knows_the_truth_leaves_no_leak_and_a_broken_bound_does()
     knows.register_parameter("p", torch.nn.Parameter(torch.zeros(1)))
     bound = estimate_bound(process_, lambda l, label: torch.zeros_like(l), x0, None, 1, generator, evaluate.BATCH)
     rows = evaluate.by_decade(process_, knows, bound, x0, generator)
-    assert bound.mean == pytest.approx(16 * log(2), abs=4 * evaluate.stderr(bound.total) + bound.ends)
+    assert bound.mean == pytest.approx(16 * log(2), abs=4 * evaluate.stderr(bound.total) + 0.05)
     assert not any(row["leak"] for row in rows)
     for row in rows:  # with the exact posterior the two are equal, not only ordered
         noise = (row["path_below_stderr"] ** 2 + row["cross_entropy_stderr"] ** 2) ** 0.5
-        assert abs(row["path_below_nats"] - row["cross_entropy_left"]) < 4 * noise + bound.ends
+        assert abs(row["path_below_nats"] - row["cross_entropy_left"]) < 4 * noise + 0.05
     early = bound.path + 5.0 * (evaluate.own_time(process_, bound.t) < 1)
     assert any(row["leak"] for row in evaluate.by_decade(process_, knows, Bound(bound.t, early, 0.0), x0, generator))
+
+
+def test_a_chain_has_its_bound_at_that_many_steps(folder: Path, capsys: pytest.CaptureFixture):
+    """Masked cells of an untrained network: few steps are no tighter than the whole chain, give or take the noise."""
+    record = run(folder, capsys, "--metrics", "nll", "--process", "d3pm-absorbing")
+    assert record["ode_nats"] is None
+    assert record["vlb_nats"] > 0
+    assert record["vlb_nats"] > record["nll_nats"] - 5 * (record["nll_stderr"] + record["vlb_stderr"])
 
 
 def test_decades_of_a_chain_are_decades_of_steps(folder: Path, capsys: pytest.CaptureFixture):

@@ -1,20 +1,23 @@
 """train.results and dd.results: cells are measured once, a stopped run goes on, look-ups say what was measured."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from dd import results
+from dd.processes import process
 from tests.tiny import write_checkpoint
+from train import evaluate
 from train import results as script
 
-CELLS = 2 * (5 + 1)  # two budgets, five samplers of the Dirichlet diffusion and one of D3PM
-BOUNDS = 2
+BUDGETS = 2
 
 
 @pytest.fixture
-def folder(tmp_path: Path, mnist_root: Path) -> Path:
+def folder(tmp_path: Path, mnist_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(evaluate, "ODE_STEPS", 3)
     (tmp_path / "data").symlink_to(mnist_root)
     write_checkpoint(tmp_path / "toy")
     write_checkpoint(tmp_path / "judge", architecture="classifier", network={"K": 2, "channels": [4, 8]})
@@ -25,14 +28,18 @@ def run(folder: Path, *more: str) -> list[dict]:
     """Two processes at 2 and 4 calls, on six images."""
     argv = ["--checkpoints", str(folder / "toy"), "--classifier", str(folder / "judge"), "--device", "cpu"]
     argv += ["--data-root", str(folder / "data"), "--out", str(folder / "docs")]
-    script.main([*argv, "--calls", "4", "2", "--images", "6", "--bound-images", "6", *more])
+    script.main(
+        [*argv, "--calls", "4", "2", "--images", "6", "--bound-images", "6", "--steps-bound-images", "4", *more]
+    )
     return results.read(folder / "docs" / "results.jsonl")
 
 
 def test_every_cell_is_measured_once_and_looked_up(folder: Path, capsys: pytest.CaptureFixture):
     records = run(folder)
-    assert [r["kind"] for r in records].count("bound") == BOUNDS
-    assert [r["kind"] for r in records].count("samples") == CELLS
+    samplers = len(process("dirichlet", 2, 784).methods) + len(process("d3pm-absorbing", 2, 784).methods)
+    assert Counter(r["kind"] for r in records) == {
+        "bound": 2, "flow-bound": 1, "steps-bound": BUDGETS, "samples": BUDGETS * samplers,
+    }  # fmt: skip
     assert run(folder) == records  # nothing new, nothing twice
     sha256 = records[0]["sha256"]
     heun = results.find_samples(records, sha256, "dirichlet", "heun", steps=2)
@@ -85,6 +92,9 @@ def test_the_page_has_every_figure_and_leaves_the_rest_alone(folder: Path, capsy
         assert f"| dirichlet | {sampler} | {row[2]['fid']:.3g} | {row[4]['fid']:.3g} |" in page
     bound = next(r for r in records if r["kind"] == "bound")
     assert f"{bound['nll_nats']:.2f} ± {bound['nll_stderr']:.2f}" in page
+    chain = {r["steps"]: r for r in records if r["kind"] == "steps-bound" and r["process"] == "d3pm-absorbing"}
+    cells = " | ".join(f"{chain[n]['nll_nats']:.2f} ± {chain[n]['nll_stderr']:.2f}" for n in (2, 4))
+    assert f"| d3pm-absorbing | {cells} |" in page
     assert (docs / "fid-toy.png").read_bytes()[:4] == b"\x89PNG"
     assert "dirichlet · heun" in (docs / "fid-toy.svg").read_text()
     run(folder)
