@@ -37,6 +37,7 @@ from dd.processes import Process, process
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.samplers import TWO_CALLS, Denoiser, default_grid, generate
+from train import evaluate_vqvae
 
 METRICS = ("nll", "fid", "time")
 CLASSIFIERS = {"mnist": "digits-classifier", "fashion-mnist": "fashion-classifier"}
@@ -343,6 +344,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and Path(argv[0]).is_dir() and evaluate_vqvae.handles(argv[0]):
+        return evaluate_vqvae.main(argv)
     args = parse(argv)
     try:
         record = evaluate(args)
