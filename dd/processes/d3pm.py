@@ -43,6 +43,8 @@ class D3PM:
             bars = [information(self._bar(torch.tensor([i]))[:, :K]) for i in coarse]
             lost = np.interp(n, coarse, 1 - torch.cat(bars).numpy())
         self.clock = Clock(n, lost)
+        share = 0.5 / T + 0.5 * np.diff(lost) / (lost[-1] - lost[0])
+        self._share = torch.from_numpy(share / share.sum())
 
     def _bar(self, n: Tensor) -> Tensor:
         return self.chain.between(torch.zeros_like(n), n)
@@ -98,9 +100,9 @@ class D3PM:
     # -- likelihood --------------------------------------------------------------------------------------------------
 
     def times(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Steps 1..T, stratified; every term of L_vb has weight T."""
-        step = 1 + (self.T * stratified(n, generator)).floor()
-        return self.clock.t(step), torch.full((n,), float(self.T), dtype=torch.float64)
+        """Steps 1..T, stratified, half of them evenly and half where information is lost; weight 1 / probability."""
+        step = torch.searchsorted(self._share.cumsum(0), stratified(n, generator)).clamp(max=self.T - 1)
+        return self.clock.t(step + 1.0), 1 / self._share[step]
 
     def loss(self, logits: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """One term of L_vb: KL(q(x_{n-1} | x_n, x_0) || p(x_{n-1} | x_n)), nats per image; n = 1: -log p(x_0 | x_1)."""
