@@ -1,4 +1,4 @@
-"""Command line: python -m dd sample CHECKPOINT ... for those without a browser."""
+"""Command line: python -m dd sample | push | pull, for those without a browser."""
 
 import argparse
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dd import export
+from dd import export, hub
 from dd.checkpoints import CheckpointError
 from dd.runs import Lane, Models, Recipe, RecipeError, Run
 
@@ -33,6 +33,22 @@ def sample(args: argparse.Namespace) -> None:
         if path:
             export.write(run, Path(path))
             print(path)
+
+
+def push(args: argparse.Namespace) -> None:
+    """Upload a checkpoint, or the whole app as a Space."""
+    if args.space and not args.names:
+        print(hub.push_space(Path(__file__).parent.parent, args.space, args.docker))
+    elif len(args.names) == 2 and not args.space and not args.docker:
+        print(hub.push(*args.names))
+    else:
+        raise CheckpointError("say push CHECKPOINT USER/NAME, or push --space USER/NAME [--docker]")
+
+
+def pull(args: argparse.Namespace) -> None:
+    """Download the checkpoints of a hub repository."""
+    for folder in hub.pull(args.repository, args.to):
+        print(folder)
 
 
 def _options(pairs: list[str]) -> dict[str, float]:
@@ -66,6 +82,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     s.add_argument("--save-recipe", help="JSON recipe of this run")
     s.add_argument("--quiet", action="store_true", help="no progress bar")
     s.set_defaults(run=sample)
+    s = commands.add_parser("push", help="upload a checkpoint, or the app as a Space, to the Hugging Face hub")
+    s.add_argument("names", nargs="*", metavar="CHECKPOINT USER/NAME", help="a folder and the repository for it")
+    s.add_argument("--space", metavar="USER/NAME", help="upload the app as this Space instead")
+    s.add_argument("--docker", action="store_true", help="the Space builds the Dockerfile")
+    s.set_defaults(run=push)
+    s = commands.add_parser("pull", help="download checkpoints from the Hugging Face hub and verify them")
+    s.add_argument("repository", metavar="USER/NAME[@REVISION]")
+    s.add_argument("--to", default="checkpoints", help="folder to put them in (default checkpoints)")
+    s.set_defaults(run=pull)
     return parser.parse_args(argv)
 
 

@@ -67,7 +67,7 @@ def pull(source: str, into: str | Path) -> list[Path]:
     )
     if not found:
         raise HubError(f"{source} holds no checkpoint: neither config.json nor NAME/config.json is there")
-    names = [repository.split("/")[1] if one == snapshot else one.name for one in found]
+    names = [repository.split("/")[-1] if one == snapshot else one.name for one in found]
     return [_copy(one, Path(into) / name) for one, name in zip(found, names, strict=True)]
 
 
@@ -77,7 +77,7 @@ def _verified_snapshot(repository: str, revision: str | None) -> Path:
             _attempt(
                 repository,
                 lambda force=force: snapshot_download(
-                    repository, revision=revision, allow_patterns=PATTERNS, force_download=force
+                    repository, revision=revision, allow_patterns=PATTERNS, force_download=force, max_workers=1
                 ),
             )
         )
