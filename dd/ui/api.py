@@ -21,7 +21,7 @@ from dd.checkpoints import CheckpointError
 from dd.likelihood import Bound, estimate_bound, network_denoiser
 from dd.processes import REGISTRY, process
 from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run, whole
-from dd.ui.controls import recipe, refuse
+from dd.ui.controls import recipe
 from dd.ui.engine import Engine
 
 LIMITS = {"concurrency_id": "api", "concurrency_limit": 8}
@@ -116,7 +116,7 @@ def build(models: Models, engine: Engine) -> None:
             nats (the bound for the whole image), stderr (of its Monte-Carlo estimate), bits_per_cell, draws.
         """
         if label == "each":
-            raise refuse(RecipeError('an image has one class or none: give its number, or "any"'))
+            raise gr.Error('an image has one class or none: give its number, or "any"', print_exception=False)
         made = _answered(_one_lane, checkpoint, process, _sampler(process), 1, 1, label, 1.0, seed, None)
         draws = _answered(whole, draws, "The number of draws", 2, MAX_DRAWS)
         part = engine.submit(_Estimate, made, models, cells, draws)
@@ -134,7 +134,7 @@ def _answered(task, *args: object):
     try:
         return task(*args)
     except (RecipeError, CheckpointError) as error:
-        raise refuse(error) from error
+        raise gr.Error(str(error), print_exception=False) from error
 
 
 def _one_lane(checkpoint, process, sampler, steps, images, label, guidance, seed, options) -> Recipe:

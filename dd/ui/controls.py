@@ -1,5 +1,7 @@
 """What the tabs say about processes and samplers, and how their controls become a recipe."""
 
+import html
+
 import gradio as gr
 
 from dd.data import LABELS
@@ -58,8 +60,8 @@ def first_class(models: Models, checkpoint: str) -> str:
 
 
 def refuse(error: Exception) -> gr.Error:
-    """A sentence in the page instead of a traceback."""
-    return gr.Error(str(error), duration=12, print_exception=False)
+    """A sentence in the page instead of a traceback; the page renders HTML, and the sentence may quote a visitor."""
+    return gr.Error(html.escape(str(error), quote=False), duration=12, print_exception=False)
 
 
 def recipe(checkpoint, lanes, steps, images, label, guidance, seed, equal_calls=False) -> Recipe:

@@ -1,0 +1,331 @@
+"""The endpoints over HTTP, as strangers use and abuse them: the app on an untrained checkpoint, in its own process."""
+
+import base64
+import http.client
+import importlib.util
+import io
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from gradio_client import Client
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from dd.export import picture
+from dd.runs import Models, Recipe, RecipeError, Run
+from dd.ui.controls import refuse
+from dd.ui.engine import Engine
+from tests.ui.conftest import App
+
+REPOSITORY = Path(__file__).parents[2]
+TELLTALES = re.compile(r"Traceback|File \\?\"|site-packages|/dd/ui|OverflowError|TypeError")
+QUEUE_SIZE = 4
+
+
+@contextmanager
+def running(root: Path, *options: str) -> Iterator[App]:
+    """The app in its own process, on a free port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "app.py", "--checkpoints", str(root), "--port", str(port), *options]
+    with subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, "HF_HUB_OFFLINE": "1"}) as process:
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 300
+        while True:
+            try:
+                urllib.request.urlopen(url, timeout=20).close()
+                break
+            except (urllib.error.URLError, OSError):
+                assert process.poll() is None, "the app has exited"
+                assert time.monotonic() < deadline, "the app did not answer within 300 s"
+                time.sleep(0.3)
+        yield App(url, process.pid)
+        assert process.poll() is None, "the app died during the tests"
+        process.terminate()
+
+
+@pytest.fixture(scope="module")
+def tiny_app(tiny_root: Path) -> Iterator[App]:
+    with running(tiny_root, "--queue-size", str(QUEUE_SIZE)) as app:
+        yield app
+
+
+@pytest.fixture(scope="module")
+def client(tiny_app: App) -> Client:
+    return Client(tiny_app.url, verbose=False)
+
+
+def call(app: App, name: str, data: list) -> tuple[str, str]:
+    """One call without the client's own checks: ("complete" or "error", what came with it)."""
+    body = json.dumps({"data": data}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{app.url}/gradio_api/call/{name}", body, headers)
+    event = json.load(urllib.request.urlopen(request, timeout=60))["event_id"]
+    with urllib.request.urlopen(f"{app.url}/gradio_api/call/{name}/{event}", timeout=120) as stream:
+        text = stream.read().decode()
+    *_, last = re.findall(r"event: (\w+)\ndata: (.*)", text)
+    return last
+
+
+# -- what it is for --------------------------------------------------------------------------------------------------
+
+
+def test_generate_gives_the_run_s_own_picture_and_recipe(client: Client, tiny_root: Path):
+    path, made = client.predict(steps=3, images=4, seed=7, api_name="/generate")
+    recipe = Recipe.from_json(json.dumps(made))
+    assert (recipe.steps, recipe.images, recipe.seed, recipe.checkpoint) == (3, 4, 7, "tiny")
+    run = Run(recipe, Models(tiny_root))
+    run.exhaust()
+    assert Image.open(path).tobytes() == picture(run).tobytes()
+
+
+def test_generate_streams_every_step(client: Client):
+    job = client.submit(steps=4, images=1, frames=True, api_name="/generate")
+    *steps, (_, recipe) = list(job)
+    states = [state for _, state in steps]
+    assert [state["step"] for state in states] == [0, 1, 2, 3]
+    times = [state["t"] for state in states]
+    assert times[0] == 1
+    assert times == sorted(times, reverse=True)
+    png = base64.b64decode(states[1]["png"].removeprefix("data:image/png;base64,"))
+    assert Image.open(io.BytesIO(png)).width > 100
+    assert recipe["steps"] == 4
+
+
+def test_compare_runs_lanes_at_equal_calls(client: Client):
+    lanes = ["dirichlet/heun", "d3pm-absorbing/ancestral", "gaussian/ddim"]
+    path, made = client.predict(lanes=lanes, calls=4, images=1, api_name="/compare")
+    assert [f"{lane['process']}/{lane['method']}" for lane in made["lanes"]] == lanes
+    assert made["equal_calls"] is True
+    made_picture = Image.open(path)
+    assert made_picture.width > 2.9 * made_picture.height
+
+
+def test_likelihood_is_repeatable_and_says_how_sure_it_is(client: Client):
+    blank = [[0] * 28] * 28
+    first = client.predict(blank, draws=24, process="d3pm-absorbing", api_name="/likelihood")
+    assert first == client.predict(blank, draws=24, process="d3pm-absorbing", api_name="/likelihood")
+    assert first["draws"] == 24
+    assert first["nats"] > 0
+    assert first["stderr"] > 0
+    assert first["bits_per_cell"] == pytest.approx(first["nats"] / 0.6931471805599453 / 784)
+    noise = [[(17 * i * i + 31 * j * i + 7 * j) % 5 % 2 for j in range(28)] for i in range(28)]
+    other = client.predict(noise, draws=24, process="d3pm-absorbing", api_name="/likelihood")
+    assert other["nats"] != first["nats"]
+
+
+def test_endpoints_are_documented_and_typed(client: Client):
+    info = client.view_api(return_format="dict")["named_endpoints"]
+    assert set(info) == {"/generate", "/compare", "/likelihood"}
+    types = {p["parameter_name"]: p["python_type"]["type"] for p in info["/generate"]["parameters"]}
+    assert types["steps"] == "int"
+    assert types["label"] == "int | str"
+    for endpoint in info.values():
+        assert len(endpoint["description"]) > 40
+
+
+# -- sharing two cores -----------------------------------------------------------------------------------------------
+
+
+def test_a_long_run_does_not_starve_a_short_one_and_can_be_cancelled(client: Client, tiny_app: App):
+    long = client.submit(steps=500, images=64, api_name="/generate")
+    while not long.outputs():
+        assert not long.done(), long.exception()
+        time.sleep(0.1)
+    client.predict(steps=4, images=1, api_name="/generate")
+    assert not long.done()
+    before = len(long.outputs())
+    assert before < 500
+    long.cancel()
+    time.sleep(4)
+    busy = tiny_app.cpu_seconds()
+    time.sleep(2)
+    assert tiny_app.cpu_seconds() - busy < 0.5, "the cancelled run still computes"
+
+
+def test_full_queue_refuses_clearly(client: Client):
+    jobs = [client.submit(steps=20, images=4, api_name="/generate") for _ in range(QUEUE_SIZE + 14)]
+    errors = []
+    for job in jobs:
+        try:
+            job.result(timeout=400)
+        except Exception as error:
+            errors.append(str(error))
+    assert errors, "nothing was refused: the queue has no end"
+    assert all("Queue is full" in error for error in errors)
+    assert len(errors) < len(jobs) - QUEUE_SIZE + 1
+
+
+def test_a_run_has_a_share_of_the_machine(tiny_root: Path):
+    engine = Engine(max_seconds=1e-9)
+    run = Run(Recipe("tiny", steps=3, images=1), Models(tiny_root))
+    engine.step(run).result()
+    with pytest.raises(RecipeError, match="the most one run may take here"):
+        engine.step(run)
+
+
+# -- abuse -----------------------------------------------------------------------------------------------------------
+
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.integers(10**300, 10**301), st.floats(), st.text(max_size=20),
+    st.sampled_from(["nan", "inf", "-1", "../../etc/passwd", "<img src=x onerror=alert(1)>", "\0", "💥"]),
+    st.recursive(st.integers(), lambda part: st.lists(part, max_size=3) | st.dictionaries(st.text(max_size=5), part)),
+)  # fmt: skip
+FUZZ = settings(
+    max_examples=int(os.environ.get("DD_FUZZ", 40)), deadline=None, derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+GENERATE = ["tiny", "dirichlet", "dirichlet", 1, 1, "any", 1.0, 0, None, False]
+COMPARE = ["tiny", ["dirichlet/ode", "gaussian/ddpm"], 2, 1, "any", 1.0, 0, False]
+LIKELIHOOD = [[[0] * 28] * 28, "tiny", "gaussian", "any", 2, 0]
+
+
+def spoilt(arguments: list) -> st.SearchStrategy[list]:
+    """The arguments with one to three of them replaced by something odd."""
+    places = st.dictionaries(st.integers(0, len(arguments) - 1), ODD, min_size=1, max_size=3)
+    return places.map(lambda odd: [odd.get(i, value) for i, value in enumerate(arguments)])
+
+
+@FUZZ
+@given(
+    st.one_of(
+        st.tuples(st.just("generate"), spoilt(GENERATE)),
+        st.tuples(st.just("compare"), spoilt(COMPARE)),
+        st.tuples(st.just("likelihood"), spoilt(LIKELIHOOD)),
+    )
+)
+def test_odd_arguments_get_an_answer_or_a_sentence(tiny_app: App, request_: tuple[str, list]):
+    kind, text = call(tiny_app, *request_)
+    assert kind in ("complete", "error")
+    assert not TELLTALES.search(text)
+    if kind == "error":
+        message = json.loads(text)
+        message = message["error"] if isinstance(message, dict) else message
+        assert isinstance(message, str), f"no sentence for {request_}: {text}"
+        assert 10 < len(message) < 400
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b'{"data": 1}', b'{"data": []}', b'{"data": [' + b"[" * 5000, b"\xff\xfe"]
+)
+def test_malformed_bodies_kill_nothing(tiny_app: App, client: Client, body: bytes):
+    request = urllib.request.Request(
+        f"{tiny_app.url}/gradio_api/call/generate", body, {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            text = answer.read().decode()
+    except urllib.error.HTTPError as error:
+        text = error.read().decode()
+    assert "Traceback" not in text
+    assert client.predict(steps=1, images=1, api_name="/generate")[1]["steps"] == 1
+
+
+def get(app: App, path: str) -> tuple[int, bytes]:
+    """GET with the path exactly as written, redirects not followed."""
+    connection = http.client.HTTPConnection(app.url.removeprefix("http://"), timeout=60)
+    connection.putrequest("GET", path, skip_host=False)
+    connection.endheaders()
+    answer = connection.getresponse()
+    return answer.status, answer.read()
+
+
+SECRETS = ["/etc/passwd", "/proc/self/environ", "app.py", "dd/runs.py", "requirements.txt"]
+PREFIXES = ["/gradio_api/file=", "/file=", "/gradio_api/file/", "/gradio_api/stream/", "/static/", "/assets/", "/svg/"]
+CLIMBS = [
+    "",
+    "../../../../../..",
+    "..%2f..%2f..%2f..%2f..%2f..%2f",
+    "%2e%2e/%2e%2e/%2e%2e/%2e%2e/",
+    "....//....//....//",
+]
+
+
+def test_nothing_outside_can_be_read(tiny_app: App, tiny_root: Path):
+    secrets = [*SECRETS, str(REPOSITORY / "app.py"), str(tiny_root / "tiny" / "config.json")]
+    markers = (b"root:x:0", b"PATH=", b"import argparse", b'"evidence-unet"', b"gradio>=", b"class Recipe")
+    for prefix in PREFIXES:
+        for climb in CLIMBS:
+            for secret in secrets:
+                status, body = get(tiny_app, prefix + climb + secret)
+                assert not any(marker in body for marker in markers), prefix + climb + secret
+                assert status != 200 or b"<html" in body, prefix + climb + secret
+    assert get(tiny_app, "/gradio_api/file=/etc/passwd%00.png")[0] >= 400
+    assert get(tiny_app, "/gradio_api/proxy=http://127.0.0.1:1/")[0] >= 400
+
+
+def test_uploads_stay_in_their_folder_and_in_their_size(tiny_app: App):
+    def upload(name: str, content: bytes) -> tuple[int, str]:
+        head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
+        body = head.encode() + content + b"\r\n--x--\r\n"
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        request = urllib.request.Request(f"{tiny_app.url}/gradio_api/upload", body, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    for name in ("../../../../tmp/escaped.json", "/etc/escaped.json", "..\\..\\escaped.json"):
+        status, text = upload(name, b"{}")
+        if status == 200:
+            (path,) = json.loads(text)
+            assert ".." not in Path(path).parts
+            assert Path(path).parent.parent.name == "gradio"
+    assert not Path("/tmp/escaped.json").exists()
+    assert upload("large.json", bytes(21 * 2**20))[0] >= 400
+
+
+def test_a_path_in_the_place_of_an_upload_is_refused(tiny_app: App):
+    """The button "Load recipe" takes what was uploaded, not any path a client makes up."""
+    config = json.load(urllib.request.urlopen(f"{tiny_app.url}/config", timeout=60))
+    uploads = {c["id"] for c in config["components"] if c["type"] == "uploadbutton"}
+    events = [d for d in config["dependencies"] if uploads & set(d["inputs"])]
+    assert events
+    for event in events:
+        for path in ("/etc/passwd", str(REPOSITORY / "app.py"), "../../etc/passwd"):
+            file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+            data = {"data": [file] * len(event["inputs"]), "fn_index": event["id"], "session_hash": "abuse"}
+            request = urllib.request.Request(
+                f"{tiny_app.url}/gradio_api/queue/join", json.dumps(data).encode(), {"Content-Type": "application/json"}
+            )
+            try:
+                urllib.request.urlopen(request, timeout=60).close()
+            except urllib.error.HTTPError as error:
+                assert error.code < 500  # noqa: PT017
+                continue
+            url = f"{tiny_app.url}/gradio_api/queue/data?session_hash=abuse"
+            with urllib.request.urlopen(url, timeout=60) as stream:
+                text = stream.read().decode()
+            assert '"success":false' in text
+            assert "root:x:0" not in text
+            assert "argparse" not in text
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("mcp") is None, reason='needs pip install "gradio[mcp]"')
+def test_mcp_offers_the_endpoints_as_tools(tiny_root: Path):
+    with running(tiny_root, "--mcp") as app:
+        tools = {tool["name"]: tool for tool in json.load(urllib.request.urlopen(f"{app.url}/gradio_api/mcp/schema"))}
+    (generate,) = (tool for name, tool in tools.items() if name.endswith("generate"))
+    assert generate["inputSchema"]["properties"]["steps"]["type"] == "integer"
+    assert "running a noise process backwards" in generate["description"]
+
+
+def test_what_the_page_shows_of_a_complaint_is_no_html():
+    assert refuse(RecipeError("there is no model '<a href=//x>' here")).message == (
+        "there is no model '&lt;a href=//x&gt;' here"
+    )
