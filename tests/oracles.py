@@ -5,7 +5,7 @@ from functools import lru_cache
 import mpmath as mp
 import numpy as np
 
-DIGITS = 250  # the spectral sums alternate and cancel up to 200 digits at the smallest tau of the tables
+DIGITS = 420  # the spectral sums alternate and cancel up to 370 digits at the smallest tau and largest theta
 
 
 @lru_cache(maxsize=4)

@@ -123,7 +123,7 @@ def test_a_race_equals_each_lane_alone() -> None:
 @pytest.mark.parametrize("kind", ["cosine", "information", "native"])
 def test_time_grids(kind: str) -> None:
     for steps in (1, 2, 100):
-        times = torch.tensor(time_grid(process("dirichlet", 3, 3), steps, kind))
+        times = torch.tensor(time_grid(process("dirichlet", 3, 3), steps, kind), dtype=torch.float64)
         assert len(times) == steps + 1
         assert [float(times[0]), float(times[-1])] == [1.0, 0.0]
         assert bool((times.diff() < 0).all())

@@ -138,7 +138,7 @@ def test_sampling_marginals(alpha: tuple[float, ...], tau: float) -> None:
 
 def test_sampling_many_categories_and_one_time_per_image() -> None:
     kernel, K = wright_fisher(64), 64
-    tau = torch.tensor([0.02, 0.06])
+    tau = torch.tensor([0.03, 0.06])
     x0 = torch.full((2, N), 5)
     x = kernel.sample(x0, tau, torch.Generator().manual_seed(1)).double().numpy()
     for row in range(2):
