@@ -183,7 +183,7 @@ class View:
 class Run:
     """A recipe being run. `advance` makes exactly one reverse step of every lane; `views` keeps all of them."""
 
-    keep_simplex = 32_000_000  # bytes of trajectory kept for looking at single cells
+    keep_simplex = 16_000_000  # bytes of trajectory kept for looking at single cells
 
     def __init__(self, recipe: Recipe, models: Models):
         checkpoint = models.get(recipe.checkpoint)
@@ -217,17 +217,22 @@ class Run:
 
     def _start(self) -> Iterator[list[Frame]]:
         runs = []
-        for lane, process_, generator in zip(self.recipe.lanes, self.processes, self.generators, strict=True):
-            halved = self.recipe.equal_calls and lane.method in TWO_CALLS
-            times = time_grid(process_, max(1, self.recipe.steps // (2 if halved else 1)), default_grid(lane.method))
+        lanes = zip(self.recipe.lanes, self.processes, self.generators, self._steps(), strict=True)
+        for lane, process_, generator, steps in lanes:
+            times = time_grid(process_, steps, default_grid(lane.method))
             x = process_.prior((self.recipe.images, self.H, self.W), generator)
             runs.append(reverse(process_, x, times, lane.method, generator, **lane.options))
         return race(runs, self._denoise)
 
+    def _steps(self) -> list[int]:
+        """Reverse steps of every lane: half as many for methods of two calls where calls are to be equal."""
+        halved = [self.recipe.equal_calls and lane.method in TWO_CALLS for lane in self.recipe.lanes]
+        return [max(1, self.recipe.steps // 2) if half else self.recipe.steps for half in halved]
+
     @property
     def total(self) -> int:
-        """Number of views of a finished run: the start and one after every step."""
-        return self.recipe.steps + 1
+        """Number of views of a finished run: the start and one after every step of the longest lane."""
+        return max(self._steps()) + 1
 
     def advance(self) -> list[View] | None:
         """One reverse step of every lane, or None at the end. Safe to call from several threads, one at a time."""

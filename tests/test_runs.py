@@ -65,6 +65,13 @@ def test_equal_calls_halves_the_steps_of_two_call_methods(models):
     assert [view.calls for view in run.views[-1]] == [4, 4]
 
 
+def test_a_race_of_two_call_methods_alone_ends_when_they_do(models):
+    lanes = (Lane("dirichlet", "heun"), Lane("dirichlet", "langevin"))
+    run = Run(dataclasses.replace(BASE, lanes=lanes, equal_calls=True), models)
+    run.exhaust()
+    assert len(run.views) == run.total == 3
+
+
 def test_masked_cells_are_shown_as_masked(models):
     run = Run(dataclasses.replace(BASE, lanes=(Lane("d3pm-absorbing", "ancestral"),)), models)
     first = run.advance()[0]

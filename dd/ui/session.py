@@ -24,6 +24,7 @@ class Session:
         self.number = 0
         self.shown = 0
         self.pins: list[tuple[int, int, int, int]] = []
+        self.folder: tempfile.TemporaryDirectory | None = None
 
     def prepare(self, recipe: Recipe, models: Models, engine: Engine) -> None:
         """Continue a paused run of this very recipe, or start a new one."""
@@ -66,6 +67,8 @@ class Session:
             raise RecipeError("there is nothing to download yet; press Run first")
         recipe = self.run.recipe
         name = f"{recipe.checkpoint}-{recipe.lanes[0].process}-{recipe.steps}-steps-seed-{recipe.seed}.{kind}"
-        path = Path(tempfile.mkdtemp(prefix="dd-")) / name
+        if self.folder is None:
+            self.folder = tempfile.TemporaryDirectory(prefix="dd-")  # gone with the session
+        path = Path(self.folder.name) / name
         export.write(self.run, path)
         return str(path)

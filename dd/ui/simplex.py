@@ -68,8 +68,8 @@ aria-label="Time: scrub through the run">
 
 _INTRO = """A cell with three categories is a point of this triangle: a clean cell is a corner, noise is a random walk,
 and generating is walking back. For one cell the posterior over the corners has a closed form, so **reverse** shows the
-true reverse process, with no network; only the sampler's steps are finite. Colours say which corner a particle came from
-(forward) or ends in (reverse). t is the fraction of the cell's information that is destroyed, the same for all."""
+true reverse process, with no network; only the sampler's steps are finite. Colours say which corner a particle came
+from (forward) or ends in (reverse). t is the fraction of the cell's information that is destroyed, the same for all."""
 
 
 def build() -> None:
