@@ -118,7 +118,8 @@ def test_numbers_are_those_of_the_particles_and_agree_with_theory(page):
         assert page.locator(".sx-table tbody tr").count() == 3
 
 
-@pytest.mark.slow  # a figure of the machine as much as of the code: 27 ms measured on 2026-11-22, so the aim is still missed
+# A figure of the machine as much as of the code: 27 ms a picture measured on 2026-11-22, so the aim is still missed.
+@pytest.mark.slow
 def test_frames_per_second_with_a_thousand_particles(page):
     """Drawing must leave room for 50 frames a second with 1,000 particles.
 
