@@ -91,8 +91,11 @@ class D3PM:
         n, s_ = self.index(t), self.index(s)
         if bool((n == s_).all()):
             return x_t
-        w = self._weights(f, self.evidence(x_t, t))
-        return draw(self.posterior(w, x_t.flatten(1), n, s_).cumsum(-1), generator).view(x_t.shape)
+        return draw(self._law(x_t, f, t, n, s_).cumsum(-1), generator).view(x_t.shape)
+
+    def _law(self, x_t: Tensor, f: Tensor, t: float, n: Tensor, s: Tensor) -> Tensor:
+        """p(x_s | x_t) that `step` draws from, states on the last axis: (B, cells, S)."""
+        return self.posterior(self._weights(f, self.evidence(x_t, t)), x_t.flatten(1), n, s)
 
     def _weights(self, f: Tensor, l: Tensor) -> Tensor:
         return _cells_last((f - torch.logsumexp(f + l, 1, keepdim=True)).exp())

@@ -13,7 +13,6 @@ softmax(f + l), the posterior itself, would count a cell's own evidence twice.
 import torch
 from torch import Tensor
 
-from dd.processes.base import draw
 from dd.processes.d3pm import D3PM
 
 
@@ -24,15 +23,9 @@ class Multinomial(D3PM):
         super().__init__(K, "uniform", T, schedule)
         self.name = "multinomial"
 
-    def step(self, x_t: Tensor, f: Tensor, t: float, s: float, method: str, generator: torch.Generator) -> Tensor:
-        """Draw from theta_post(x_t, softmax(f))."""
-        if method not in self.methods:
-            raise ValueError(f"unknown method {method!r}; choose one of {', '.join(self.methods)}")
-        n, s_ = self.index(t), self.index(s)
-        if bool((n == s_).all()):
-            return x_t
-        log_p = self.log_theta_post(x_t, torch.log_softmax(f.double(), 1), n, s_)
-        return draw(log_p.movedim(1, -1).exp().cumsum(-1), generator)
+    def _law(self, x_t: Tensor, f: Tensor, t: float, n: Tensor, s: Tensor) -> Tensor:
+        """theta_post(x_t, softmax(f)), states on the last axis: (B, H, W, K)."""
+        return self.log_theta_post(x_t, torch.log_softmax(f.double(), 1), n, s).movedim(1, -1).exp()
 
     def log_theta_post(self, x_t: Tensor, log_x0: Tensor, n: Tensor, s: Tensor) -> Tensor:
         """log theta_post(x_t, x0_hat) for x_t (B, H, W), log_x0 (B, K, H, W), steps n > s (B,): (B, K, H, W)."""
