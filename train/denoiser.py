@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(f"the mixture {config['mixture']} does not add up to the batch of {config['batch']}")
 
     torch.manual_seed(config["seed"])
-    network = checkpoints.build(config).to(device)
+    network = checkpoints.build(config).to(device, memory_format=torch.channels_last)
     if args.init:
         copy_matching(network, checkpoints.load(args.init).network)
     model = torch.nn.parallel.DistributedDataParallel(network) if world > 1 else network
