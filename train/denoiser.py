@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 import yaml
 from torch import Tensor
 from tqdm import tqdm
@@ -18,6 +19,7 @@ from dd import checkpoints
 from dd.data import Grey, epoch_order, load, to_cells
 from dd.device import autocast, best_device
 from dd.likelihood import estimate_bound, network_denoiser
+from dd.networks.unet import Block, EvidenceUNet
 from dd.processes import Process, process
 from dd.render import grid_png
 from dd.samplers import Denoiser, generate
@@ -176,11 +178,31 @@ def drop_labels(labels: Tensor, config: dict, generator: torch.Generator) -> Ten
 
 
 def copy_matching(network: torch.nn.Module, other: torch.nn.Module) -> None:
-    """Start from another network's weights wherever names and shapes agree."""
-    ours, theirs = network.state_dict(), other.state_dict()
+    """Start from another network's weights wherever names and shapes agree.
+
+    A network without classes starts as the other one's label "any".
+    """
+    ours = network.state_dict()
+    theirs = unconditional_state(other) if other.classes and not network.classes else other.state_dict()
     same = {k: v for k, v in theirs.items() if k in ours and v.shape == ours[k].shape}
     network.load_state_dict(ours | same)
     print(f"--init: {len(same)} of {len(ours)} tensors taken over", flush=True)
+
+
+@torch.no_grad()
+def unconditional_state(network: EvidenceUNet) -> dict[str, Tensor]:
+    """The weights without classes that compute what `network` computes for the label "any".
+
+    h (1 + scale) + shift of a constant embedding is folded into the weight and bias of the norm before it.
+    """
+    state = network.state_dict()
+    emb = F.silu(network.label.weight[network.classes])
+    for name, block in network.named_modules():
+        if isinstance(block, Block):
+            scale, shift = block.film(emb).chunk(2)
+            state[f"{name}.norm2.weight"] = block.norm2.weight * (1 + scale)
+            state[f"{name}.norm2.bias"] = block.norm2.bias * (1 + scale) + shift
+    return {k: v for k, v in state.items() if ".film." not in k and not k.startswith("label.")}
 
 
 def public_config(config: dict) -> dict:

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from dd.networks.unet import EvidenceUNet
 from tests.tiny import TINY, write_checkpoint
 from train import denoiser, state
 
@@ -76,6 +77,19 @@ def test_init_takes_over_the_weights(config, mnist_root, tmp_path, capsys):
     denoiser.main(arguments(config, mnist_root, tmp_path / "run", "--steps", "1", "--init", str(source)))
     taken, total = capsys.readouterr().out.split("--init: ")[1].split(" tensors")[0].split(" of ")
     assert taken == total
+
+
+def test_a_network_without_classes_starts_as_the_label_any():
+    torch.manual_seed(0)
+    conditional, unconditional = (EvidenceUNet(2, (16, 32), (1, 1), classes=n).eval() for n in (10, 0))
+    with torch.no_grad():
+        for parameter in conditional.parameters():
+            parameter.normal_(std=0.2)
+    denoiser.copy_matching(unconditional, conditional)
+    evidence = torch.randn(3, 2, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(unconditional(evidence), conditional(evidence), rtol=1e-4, atol=1e-4)
+        assert (conditional(evidence) - conditional(evidence, torch.arange(3))).abs().max() > 0.1
 
 
 def test_resume_without_a_state_says_what_to_do(config, mnist_root, tmp_path):
