@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dd.runs import MASK, RecipeError, Run
+from dd.looks import MASK
+from dd.runs import RecipeError, Run
 
 _MASK_COLOUR = (217, 140, 0)
 MOST_FRAMES = 120

@@ -20,6 +20,7 @@ from torch import Tensor
 from dd import checkpoints
 from dd.checkpoints import Checkpoint
 from dd.device import for_inference
+from dd.looks import Decoded, GreyLevels, masked
 from dd.processes import REGISTRY, process
 from dd.processes.clock import entropy
 from dd.samplers import TWO_CALLS, Denoiser, Frame, default_grid, draw_clean, race, reverse, time_grid
@@ -27,7 +28,6 @@ from dd.samplers import TWO_CALLS, Denoiser, Frame, default_grid, draw_clean, ra
 MAX_STEPS, MAX_IMAGES, MAX_LANES = 500, 64, 4
 MAX_WORK = 40_000  # steps x images x lanes of one run
 MAX_GUIDANCE = 10.0
-MASK = 255  # grey code of a masked cell in a picture; greys are 0..254
 
 
 class RecipeError(ValueError):
@@ -41,6 +41,19 @@ class Lane:
     process: str = "dirichlet"
     method: str = "dirichlet"
     options: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Given:
+    """An image that a run starts from, for all of its images alike.
+
+    cells: categories (H, W). known: 1 where a cell is certain (inpainting), 0 elsewhere. t: how far the image is noised
+    before it is run backwards; at 1 nothing of the unknown cells is left.
+    """
+
+    cells: tuple[tuple[int, ...], ...]
+    known: tuple[tuple[int, ...], ...] | None = None
+    t: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,7 @@ class Recipe:
     seed: int = 0
     equal_calls: bool = False
     sha256: str = ""
+    given: Given | None = None
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
@@ -69,7 +83,8 @@ class Recipe:
         try:
             raw = json.loads(text)
             lanes = tuple(Lane(**lane) for lane in raw.pop("lanes"))
-            return Recipe(lanes=lanes, **raw)
+            given = raw.pop("given", None)
+            return Recipe(lanes=lanes, given=None if given is None else Given(**given), **raw)
         except (json.JSONDecodeError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise RecipeError(f"this is not a recipe saved here ({error}); choose the .json file of a run") from error
 
@@ -96,7 +111,7 @@ def real(value: object, name: str, low: float, high: float) -> float:
     return number
 
 
-def check(recipe: Recipe, classes: int, K: int, cells: int) -> Recipe:
+def check(recipe: Recipe, classes: int, K: int, H: int, W: int) -> Recipe:
     """The recipe with every field validated and converted; raises RecipeError."""
     steps = whole(recipe.steps, "The number of steps", 1, MAX_STEPS)
     images = whole(recipe.images, "The number of images", 1, MAX_IMAGES)
@@ -114,10 +129,26 @@ def check(recipe: Recipe, classes: int, K: int, cells: int) -> Recipe:
             f"{steps} steps x {images} images x {len(recipe.lanes)} lanes is more than one run may take "
             f"({MAX_WORK:,} in all); lower one of them"
         )
-    lanes = tuple(_check_lane(lane, K, cells) for lane in recipe.lanes)
+    lanes = tuple(_check_lane(lane, K, H * W) for lane in recipe.lanes)
+    given = None if recipe.given is None else _check_given(recipe.given, K, H, W)
     return dataclasses.replace(
-        recipe, steps=steps, images=images, seed=seed, guidance=guidance, label=label, lanes=lanes
+        recipe, steps=steps, images=images, seed=seed, guidance=guidance, label=label, lanes=lanes, given=given
     )  # fmt: skip
+
+
+def _check_given(given: Given, K: int, H: int, W: int) -> Given:
+    cells = grid(given.cells, "A cell's category", K, H, W)
+    known = None if given.known is None else grid(given.known, "What is known of a cell", 2, H, W)
+    return Given(cells, known, real(given.t, "The time to noise to", 0.001, 1.0))
+
+
+def grid(rows: object, name: str, K: int, H: int, W: int) -> tuple[tuple[int, ...], ...]:
+    """`rows` as H rows of W whole numbers in 0..K-1, or a sentence saying what is wrong."""
+    if not isinstance(rows, list | tuple) or len(rows) != H:
+        raise RecipeError(f"the image must be {H} rows of {W} categories from 0 to {K - 1}")
+    if any(not isinstance(row, list | tuple) or len(row) != W for row in rows):
+        raise RecipeError(f"the image must be {H} rows of {W} categories from 0 to {K - 1}")
+    return tuple(tuple(whole(cell, name, 0, K - 1) for cell in row) for row in rows)
 
 
 def _check_lane(lane: Lane, K: int, cells: int) -> Lane:
@@ -143,16 +174,17 @@ class Models:
     def __init__(self, root: str | Path, device: str = "cpu"):
         self.root, self.device = Path(root), device
         self._load = lru_cache(maxsize=8)(self._load_once)
+        self._load_vqvae = lru_cache(maxsize=8)(self._load_vqvae_once)
 
-    def names(self) -> list[str]:
-        """Checkpoints whose configuration describes a denoiser, `digits` first."""
+    def names(self, architecture: str = "evidence-unet") -> list[str]:
+        """Checkpoints of that architecture, `digits` first; by default the denoisers."""
         found = []
         for folder in sorted(self.root.glob("*/config.json")):
             try:
                 config = checkpoints.read_config(folder.parent)
             except checkpoints.CheckpointError:
                 continue
-            if config.get("architecture") == "evidence-unet":
+            if config.get("architecture") == architecture:
                 found.append(folder.parent.name)
         return sorted(found, key=lambda name: (name != "digits", name))
 
@@ -162,6 +194,31 @@ class Models:
             raise RecipeError(f"there is no model {str(name)[:60]!r} here; available: {known}")
         return self._load(name)
 
+    def vqvae(self, name: str) -> Checkpoint:
+        """A VQ-VAE, in float32: rounded latents would choose other codes."""
+        if name not in self.names("vqvae"):
+            known = ", ".join(self.names("vqvae")) or "none"
+            raise RecipeError(f"there is no VQ-VAE {str(name)[:60]!r} here; available: {known}")
+        return self._load_vqvae(name)
+
+    def look(self, name: str) -> GreyLevels | Decoded:
+        """How the categories of this denoiser are shown."""
+        data = self.get(name).config["data"]
+        if "vqvae" not in data:
+            return GreyLevels(data["K"])
+        vqvae = self.vqvae(data["vqvae"])
+        if vqvae.sha256 != data["vqvae_sha256"]:
+            raise RecipeError(
+                f"{name} was trained on the codes of another {data['vqvae']} ({data['vqvae_sha256'][:12]}, here is "
+                f"{vqvae.sha256[:12]}): fetch the two together"
+            )
+        return Decoded(vqvae.network)
+
+    def _load_vqvae_once(self, name: str) -> Checkpoint:
+        checkpoint = checkpoints.load(self.root / name, self.device)
+        checkpoint.network.to(memory_format=torch.channels_last)
+        return checkpoint
+
     def _load_once(self, name: str) -> Checkpoint:
         checkpoint = checkpoints.load(self.root / name, self.device)
         for_inference(checkpoint.network)
@@ -170,7 +227,7 @@ class Models:
 
 @dataclass(frozen=True)
 class View:
-    """One step of one lane, ready to be shown. state, guess: (B, H, W) uint8 greys 0..254, MASK = masked."""
+    """One step of one lane, ready to be shown. state, guess: (B, h, w) pictures as dd.looks makes them."""
 
     step: int
     calls: int
@@ -190,7 +247,7 @@ class Run:
         self.config = checkpoint.config
         self.K, (self.H, self.W) = self.config["data"]["K"], self.config["data"].get("grid", (28, 28))
         classes = self.config["network"]["classes"]
-        recipe = check(recipe, classes, self.K, self.H * self.W)
+        recipe = check(recipe, classes, self.K, self.H, self.W)
         if recipe.sha256 and recipe.sha256 != checkpoint.sha256:
             raise RecipeError(
                 f"this recipe was made with other weights of {recipe.checkpoint} ({recipe.sha256[:12]}, here are "
@@ -200,7 +257,13 @@ class Run:
         self.labels = self._labels(classes)
         self.processes = [process(lane.process, self.K, self.H * self.W) for lane in recipe.lanes]
         self.generators = [torch.Generator().manual_seed(recipe.seed) for _ in recipe.lanes]
-        self._denoise = Denoiser(checkpoint.network, self.labels, recipe.guidance)
+        self.look = models.look(recipe.checkpoint)
+        given = recipe.given
+        self.given = None if given is None else torch.tensor(given.cells).expand(recipe.images, -1, -1)
+        known = None
+        if given is not None and given.known is not None:
+            known = torch.where(torch.tensor(given.known) > 0, self.given, -1)
+        self._denoise = Denoiser(checkpoint.network, self.labels, recipe.guidance, known)
         self._frames = self._start()
         self._lock = threading.Lock()
         self.views: list[list[View]] = []
@@ -220,7 +283,11 @@ class Run:
         lanes = zip(self.recipe.lanes, self.processes, self.generators, self._steps(), strict=True)
         for lane, process_, generator, steps in lanes:
             times = time_grid(process_, steps, default_grid(lane.method))
-            x = process_.prior((self.recipe.images, self.H, self.W), generator)
+            if self.given is None:
+                x = process_.prior((self.recipe.images, self.H, self.W), generator)
+            else:
+                times = [self.recipe.given.t * t for t in times]
+                x = process_.perturb(self.given, torch.full((len(self.given),), times[0]), generator)
             runs.append(reverse(process_, x, times, lane.method, generator, **lane.options))
         return race(runs, self._denoise)
 
@@ -244,7 +311,9 @@ class Run:
             views = [self._view(frame, process_) for frame, process_ in zip(frames, self.processes, strict=True)]
             if all(frame.t <= 0 for frame in frames):
                 self._finish(frames)
-                views = [dataclasses.replace(v, guess=self._grey(c)) for v, c in zip(views, self.cells, strict=True)]
+                views = [
+                    dataclasses.replace(v, guess=self.look.of_cells(c)) for v, c in zip(views, self.cells, strict=True)
+                ]
             self.views.append(views)
             self._remember(frames)
             self.milliseconds.append(1000 * (time.perf_counter() - start))
@@ -261,21 +330,11 @@ class Run:
             self.trajectory.append([(process_.simplex(f.x).half(), f.p.half()) for f, process_ in pairs])
 
     def _view(self, frame: Frame, process_) -> View:
-        state = self._grey(process_.simplex(frame.x))
+        state = self.look.of_points(process_.simplex(frame.x))
         if process_.name == "d3pm-absorbing":
-            state[(frame.x == self.K).numpy()] = MASK
+            state = masked(state, frame.x == self.K, self.look.factor)
         bits = float(entropy(frame.p.clamp(min=1e-12).log()).mean()) / math.log(2)
-        return View(frame.step, frame.calls, frame.t, bits, state, self._grey(frame.p))
-
-    def _grey(self, p: Tensor) -> np.ndarray:
-        """Mean grey of categories p (B, K, H, W), or of hard categories (B, H, W), as codes 0..254."""
-        if p.ndim == 3:
-            mean = p.float() / (self.K - 1)
-        elif self.K == 2:
-            mean = p[:, 1]
-        else:
-            mean = torch.einsum("bkhw,k->bhw", p.float(), torch.linspace(0, 1, self.K))
-        return (mean.float() * 254).round().clamp_(0, 254).to(torch.uint8).numpy()
+        return View(frame.step, frame.calls, frame.t, bits, state, self.look.of_points(frame.p))
 
     def exhaust(self) -> list[Tensor]:
         """Run to the end; the clean categories of every lane, (B, H, W)."""

@@ -11,8 +11,9 @@ from PIL import Image
 from dd import __main__ as cli
 from dd import export
 from dd.checkpoints import CheckpointError
+from dd.looks import MASK
 from dd.processes import REGISTRY, process
-from dd.runs import MASK, Lane, Models, Recipe, RecipeError, Run
+from dd.runs import Given, Lane, Models, Recipe, RecipeError, Run
 from tests.tiny import write_checkpoint
 
 BASE = Recipe(checkpoint="tiny", steps=4, images=3)
@@ -183,3 +184,46 @@ def test_damaged_checkpoints_say_what_to_do(tmp_path):
     (folder / "config.json").write_text("{")
     with pytest.raises(RecipeError, match="no model"):
         Run(BASE, Models(tmp_path))
+
+
+def stripes() -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple((row // 2) % 2 for _ in range(28)) for row in range(28))
+
+
+@pytest.mark.parametrize("name", list(REGISTRY))
+def test_known_cells_stay_and_the_others_are_generated(models, name):
+    known = tuple(tuple(int(col < 14) for col in range(28)) for _ in range(28))
+    lane = Lane(name, process(name, 2, 784).methods[0])
+    given = Given(stripes(), known)
+    results = [
+        Run(dataclasses.replace(BASE, lanes=(lane,), given=given, seed=seed), models).exhaust()[0] for seed in (0, 1)
+    ]
+    wanted = torch.tensor(stripes())
+    for cells in results:
+        assert (cells[:, :, :14] == wanted[:, :14]).all()
+    assert (results[0][:, :, 14:] != results[1][:, :, 14:]).any()
+
+
+def test_a_little_noise_changes_little_and_much_noise_changes_much(models):
+    wanted, changed = torch.tensor(stripes()), []
+    for t in (0.01, 1.0):
+        run = Run(dataclasses.replace(BASE, given=Given(stripes(), t=t)), models)
+        changed.append((run.exhaust()[0] != wanted).float().mean())
+        assert run.views[0][0].t == t
+    assert changed[0] < 0.02
+    assert changed[1] > 0.3
+
+
+def test_a_recipe_with_a_given_image_survives_json(models):
+    recipe = Run(dataclasses.replace(BASE, given=Given(stripes(), stripes(), 0.5)), models).recipe
+    assert Recipe.from_json(recipe.to_json()) != BASE
+    assert Run(Recipe.from_json(recipe.to_json()), models).recipe == recipe
+
+
+@pytest.mark.parametrize(
+    "given", [Given(((0, 1),)), Given(stripes(), t=float("nan")), Given(stripes(), t=2), Given("nonsense"),
+              Given(((3,) * 28,) * 28), Given(stripes(), known=((0,),))],
+)  # fmt: skip
+def test_a_given_image_that_does_not_fit_is_refused(models, given):
+    with pytest.raises(RecipeError, match="must be"):
+        Run(dataclasses.replace(BASE, given=given), models)

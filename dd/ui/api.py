@@ -20,7 +20,7 @@ from dd import export
 from dd.checkpoints import CheckpointError
 from dd.likelihood import Bound, estimate_bound, network_denoiser
 from dd.processes import REGISTRY, process
-from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run, whole
+from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run, grid, whole
 from dd.ui.controls import recipe
 from dd.ui.engine import Engine
 
@@ -190,7 +190,7 @@ class _Estimate:
 
     def __init__(self, made: Recipe, models: Models, cells: object, draws: int):
         run = Run(made, models)  # checks the recipe
-        x0 = _image(cells, run.K, run.H, run.W)
+        x0 = torch.tensor([grid(cells, "A cell's category", run.K, run.H, run.W)])
         self.x0, self.label = x0.expand(draws, -1, -1), None if run.labels is None else run.labels.expand(draws)
         self.process, self.K, self.draws = run.processes[0], run.K, draws
         self.denoise = network_denoiser(models.get(run.recipe.checkpoint).network)
@@ -214,11 +214,3 @@ class _Estimate:
         nats, stderr = float(total.mean()), float(total.std() / len(total) ** 0.5)
         bits = nats / math.log(2) / self.x0[0].numel()
         return {"nats": nats, "stderr": stderr, "bits_per_cell": bits, "draws": len(total)}
-
-
-def _image(cells: object, K: int, H: int, W: int) -> torch.Tensor:
-    """Rows of categories as a tensor (1, H, W)."""
-    rows = cells if isinstance(cells, list) else []
-    if len(rows) != H or any(not isinstance(row, list) or len(row) != W for row in rows):
-        raise RecipeError(f"the image must be {H} rows of {W} categories from 0 to {K - 1}")
-    return torch.tensor([[[whole(cell, "A cell's category", 0, K - 1) for cell in row] for row in rows]])

@@ -45,6 +45,7 @@ def path(run: Run, lane: int, image: int, row: int, col: int) -> dict:
     """The states x and posteriors p of one cell at every step: lists of K numbers."""
     if not run.trajectory:
         raise ValueError("this run is too large to keep every cell's path; choose fewer images or steps")
+    row, col = row // run.look.factor, col // run.look.factor
     cell = (image, slice(None), row, col)
     steps = [(x[cell], p[cell]) for x, p in (lanes[lane] for lanes in run.trajectory)]
     name = f"image {image + 1}, row {row + 1}, column {col + 1}"

@@ -1,0 +1,59 @@
+"""How points of the simplex look: as mean greys, or decoded by a VQ-VAE from mean code vectors.
+
+Pictures are uint8 greys 0..254; 255 (MASK) marks a masked cell.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dd.device import autocast
+from dd.networks.vqvae import VqVae
+
+MASK = 255
+
+
+class GreyLevels:
+    """Categories 0..K-1 are greys from black to white; a cell is a pixel."""
+
+    factor = 1
+
+    def __init__(self, K: int):
+        self.levels = torch.linspace(0, 1, K)
+
+    def of_points(self, p: Tensor) -> np.ndarray:
+        """Mean greys (B, H, W) of points p (B, K, H, W)."""
+        return _greys(torch.einsum("bkhw,k->bhw", p.float(), self.levels) if p.shape[1] > 2 else p[:, 1].float())
+
+    def of_cells(self, cells: Tensor) -> np.ndarray:
+        """Greys of categories (B, H, W)."""
+        return _greys(self.levels[cells])
+
+
+class Decoded:
+    """Categories are the codes of a VQ-VAE with one colour; a cell is factor x factor pixels."""
+
+    def __init__(self, vqvae: VqVae):
+        self.vqvae, self.factor = vqvae, vqvae.factor
+
+    @torch.inference_mode()
+    def of_points(self, p: Tensor) -> np.ndarray:
+        """Greys (B, H factor, W factor) decoded from the mean code vectors of p (B, K, H, W)."""
+        with autocast(p.device):
+            return _greys(self.vqvae.decode_mixture(p.float())[:, 0])
+
+    @torch.inference_mode()
+    def of_cells(self, cells: Tensor) -> np.ndarray:
+        """Greys decoded from codes (B, H, W)."""
+        with autocast(cells.device):
+            return _greys(self.vqvae.decode(cells)[:, 0])
+
+
+def masked(picture: np.ndarray, mask: Tensor, factor: int) -> np.ndarray:
+    """The picture (B, h, w) with MASK wherever the mask of its cells (B, H, W) is set."""
+    where = mask.numpy().repeat(factor, 1).repeat(factor, 2)
+    return np.where(where, np.uint8(MASK), picture)
+
+
+def _greys(x: Tensor) -> np.ndarray:
+    return (x.float() * 254).round().clamp_(0, 254).to(torch.uint8).numpy()
