@@ -157,23 +157,22 @@ def to_picture(x: Tensor) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
-def at_rate(image: Image.Image, codec: str, bits_per_pixel: float) -> tuple[Image.Image, float] | None:
+def at_rate(image: Image.Image, codec: str, bits_per_pixel: float) -> tuple[Image.Image, float]:
     """The best picture that `codec` ("JPEG" or "WEBP") makes of this one within a rate, and its bits per pixel.
 
-    The whole file counts, headers included. None if even quality 1 is larger.
+    The whole file counts, headers included. Where even quality 1 is larger, it is quality 1.
     """
-    pixels, best = image.width * image.height, None
-    low, high = 1, 95
+    found, low, high = None, 1, 95
     while low <= high:
         quality = (low + high) // 2
         file = io.BytesIO()
-        image.save(file, codec, quality=quality, **({"optimize": True} if codec == "JPEG" else {"method": 6}))
-        rate = 8 * file.tell() / pixels
-        if rate <= bits_per_pixel:
-            best, low = (Image.open(file).convert(image.mode), rate), quality + 1
+        image.save(file, codec, quality=quality, **({"optimize": True} if codec == "JPEG" else {"method": 4}))
+        rate = 8 * file.tell() / (image.width * image.height)
+        if rate <= bits_per_pixel or quality == 1:
+            found, low = (Image.open(file).convert(image.mode), rate), quality + 1
         else:
             high = quality - 1
-    return best
+    return found
 
 
 def _too_large(width: int | None = None, height: int | None = None) -> str:

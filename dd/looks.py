@@ -1,13 +1,15 @@
-"""How points of the simplex look: as mean greys, or decoded by a VQ-VAE from mean code vectors.
+"""How points of the simplex look, as mean greys or decoded by a VQ-VAE from mean code vectors; and pictures as cells.
 
 Pictures are uint8 greys 0..254; 255 (MASK) marks a masked cell.
 """
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from dd.device import autocast
+from dd.images import crop, to_tensor
 from dd.networks.vqvae import VqVae
 
 MASK = 255
@@ -29,6 +31,14 @@ class GreyLevels:
         """Greys of categories (B, H, W)."""
         return _greys(self.levels[cells])
 
+    def read(self, image: Image.Image, H: int, W: int) -> Tensor:
+        """Categories (H, W) of any picture: its middle, light on dark as the data are, with full contrast."""
+        grey = ImageOps.autocontrast(crop(image.convert("L"), W, H), cutoff=1)
+        values = np.asarray(grey)
+        border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
+        values = 255 - values if border.mean() > values.mean() else values
+        return torch.from_numpy(values.astype(np.int64)) * len(self.levels) // 256
+
 
 class Decoded:
     """Categories are the codes of a VQ-VAE with one colour; a cell is factor x factor pixels."""
@@ -47,6 +57,13 @@ class Decoded:
         """Greys decoded from codes (B, H, W)."""
         with autocast(cells.device):
             return _greys(self.vqvae.decode(cells)[:, 0])
+
+    @torch.inference_mode()
+    def read(self, image: Image.Image, H: int, W: int) -> Tensor:
+        """Codes (H, W) of the middle of any picture."""
+        x = to_tensor(crop(image.convert("L"), W * self.factor, H * self.factor))
+        with autocast(x.device):
+            return self.vqvae.encode(x)[0]
 
 
 def masked(picture: np.ndarray, mask: Tensor, factor: int) -> np.ndarray:

@@ -7,6 +7,7 @@ PSNR and SSIM go on working.
 
 import pickle
 import socket
+import time
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -46,7 +47,12 @@ def _ensure_weights() -> None:
 
 
 def why_unavailable() -> str | None:
-    """None where LPIPS works, else the sentence that says what to do."""
+    """None where LPIPS works, else the sentence that says what to do; asked of the network once in five minutes."""
+    return _why_unavailable(str(weights_path()), int(time.monotonic() / 300))
+
+
+@lru_cache(maxsize=4)
+def _why_unavailable(path: str, period: int) -> str | None:
     try:
         _lpips()
     except PerceptualError as error:

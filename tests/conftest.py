@@ -8,7 +8,7 @@ import torch
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from tests.tiny import write_checkpoint, write_mnist
+from tests.tiny import write_checkpoint, write_mnist, write_vqvae
 
 
 @pytest.fixture
@@ -18,9 +18,10 @@ def generator() -> torch.Generator:
 
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of checkpoints with one small untrained denoiser, "tiny"."""
+    """A folder of checkpoints: a small untrained denoiser, "tiny", and a small untrained VQ-VAE, "tiny-vqvae"."""
     root = tmp_path_factory.mktemp("checkpoints")
     write_checkpoint(root / "tiny")
+    write_vqvae(root / "tiny-vqvae")
     return root
 
 

@@ -1,15 +1,15 @@
 """How points of the simplex become pictures."""
 
 import numpy as np
+import pytest
 import torch
+from PIL import Image, ImageDraw, ImageOps
 
 from dd import checkpoints
 from dd.looks import MASK, Decoded, GreyLevels, masked
 from dd.networks.vqvae import VqVae
-from dd.runs import Models, Recipe, Run
-from tests.tiny import write_checkpoint
-
-VQVAE = {"K": 8, "colours": 1, "d": 4, "channels": [8, 8], "encoder": [1, 1], "decoder": [1, 1]}
+from dd.runs import Models, Recipe, RecipeError, Run
+from tests.tiny import VQVAE, write_checkpoint, write_vqvae
 
 
 def test_corners_look_like_their_categories():
@@ -38,9 +38,7 @@ def test_mask_covers_whole_cells():
 
 
 def test_a_denoiser_of_codes_runs_and_is_shown_decoded(tmp_path):
-    config = {"name": "codes-vqvae", "architecture": "vqvae", "network": VQVAE, "data": {"source": "folder"}}
-    torch.manual_seed(0)
-    checkpoints.save(tmp_path / "codes-vqvae", checkpoints.build(config).state_dict(), config)
+    write_vqvae(tmp_path / "codes-vqvae")
     sha256 = checkpoints.load(tmp_path / "codes-vqvae").sha256
     data = {"source": "codes", "K": 8, "grid": [6, 6], "vqvae": "codes-vqvae", "vqvae_sha256": sha256}
     network = {"K": 8, "channels": [8, 8], "blocks": [1, 1], "classes": 2}
@@ -48,3 +46,26 @@ def test_a_denoiser_of_codes_runs_and_is_shown_decoded(tmp_path):
     run = Run(Recipe("codes", steps=3, images=2), Models(tmp_path))
     assert run.exhaust()[0].shape == (2, 6, 6)
     assert run.views[-1][0].guess.shape == (2, 24, 24)
+
+
+def test_another_vqvae_than_the_denoiser_s_own_is_refused(tmp_path):
+    write_vqvae(tmp_path / "codes-vqvae")
+    data = {"source": "codes", "K": 8, "grid": [6, 6], "vqvae": "codes-vqvae", "vqvae_sha256": "0" * 64}
+    write_checkpoint(tmp_path / "codes", data=data, network={"K": 8, "channels": [8], "blocks": [1], "classes": 0})
+    with pytest.raises(RecipeError, match="fetch the two together"):
+        Run(Recipe("codes", steps=3, images=2), Models(tmp_path))
+
+
+def test_a_drawing_is_read_light_on_dark():
+    paper = Image.new("RGB", (100, 100), (230, 225, 215))
+    ImageDraw.Draw(paper).line((50, 20, 50, 80), (40, 40, 60), 12)
+    cells = GreyLevels(2).read(paper, 28, 28)
+    assert cells[14, 14] == 1
+    assert cells[:, :4].sum() == 0
+    assert torch.equal(cells, GreyLevels(2).read(ImageOps.invert(paper), 28, 28))
+
+
+def test_codes_of_a_picture_decode_to_its_size():
+    torch.manual_seed(0)
+    look = Decoded(VqVae(**VQVAE).eval())
+    assert look.read(Image.new("RGB", (90, 40), "red"), 6, 6).shape == (6, 6)

@@ -15,6 +15,8 @@ TINY = {
     "mixture": {"dirichlet": 4, "d3pm-absorbing": 4},
 }
 
+VQVAE = {"K": 8, "colours": 1, "d": 4, "channels": [8, 8], "encoder": [1, 1], "decoder": [1, 1]}
+
 
 def write_mnist(root: Path, train: int = 5100, test: int = 64, name: str = "MNIST") -> Path:
     """Grey rectangles whose place depends on the label, as raw/{train,t10k}-{images,labels} files."""
@@ -40,4 +42,12 @@ def write_checkpoint(folder: Path, seed: int = 0, **changes: object) -> Path:
     network = checkpoints.build(config)
     torch.nn.init.normal_(network.leave.weight, std=0.1)
     checkpoints.save(folder, network.state_dict(), config)
+    return folder
+
+
+def write_vqvae(folder: Path, seed: int = 0, **changes: object) -> Path:
+    """An untrained VQ-VAE of grey pictures, saved like a trained one."""
+    config = {"name": folder.name, "architecture": "vqvae", "network": VQVAE | changes, "data": {"source": "folder"}}
+    torch.manual_seed(seed)
+    checkpoints.save(folder, checkpoints.build(config).state_dict(), config)
     return folder

@@ -10,6 +10,7 @@ import io
 import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import gradio as gr
 import torch
@@ -18,8 +19,10 @@ from gradio.utils import get_upload_folder
 
 from dd import export
 from dd.checkpoints import CheckpointError
+from dd.images import ImageError, open_image, to_picture
 from dd.likelihood import Bound, estimate_bound, network_denoiser
 from dd.processes import REGISTRY, process
+from dd.reconstruct import LARGEST, SMALLEST, frame, rebuild
 from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run, grid, whole
 from dd.ui.controls import recipe
 from dd.ui.engine import Engine
@@ -125,7 +128,30 @@ def build(models: Models, engine: Engine) -> None:
             engine.do(estimate.advance)
             yield estimate.figures()
 
-    for endpoint in (generate, compare, likelihood):
+    def reconstruct(
+        image: gr.FileData, vqvae: str = "photos-vqvae", framing: str = "crop", size: int = 256
+    ) -> tuple[gr.FileData, dict]:
+        """Rebuild a picture from the codes of a VQ-VAE.
+
+        Args:
+            image: the picture; with gradio_client: handle_file("photo.jpg").
+            vqvae: name of the VQ-VAE, for example photos-vqvae.
+            framing: crop (the middle square), fit (the whole picture on grey) or keep (its own shape).
+            size: pixels a side, 16 to 768.
+        Returns:
+            A PNG of what the codes remember; and psnr, ssim, lpips (null without its weights), bits_per_pixel, seconds
+            and codes, rows of numbers.
+        """
+        size = _answered(whole, size, "The size", SMALLEST, LARGEST)
+        network = _answered(models.vqvae, vqvae).network
+        picture = _answered(frame, _answered(open_image, _uploaded(image)), str(framing), size, network.colours)
+        done = _answered(engine.do, rebuild, network, picture)
+        path = save_pil_to_cache(to_picture(done.rebuilt), get_upload_folder(), "rebuilt", "png")
+        figures = {k: getattr(done.quality, k) for k in ("psnr", "ssim", "lpips", "bits_per_pixel")}
+        figures |= {"seconds": done.seconds, "codes": done.codes.tolist()}
+        return gr.FileData(path=path, orig_name="rebuilt.png", mime_type="image/png"), figures
+
+    for endpoint in (generate, compare, likelihood, *([reconstruct] if models.names("vqvae") else [])):
         gr.api(endpoint, api_name=endpoint.__name__, **LIMITS)
 
 
@@ -133,8 +159,16 @@ def _answered(task, *args: object):
     """The task's result, or its complaint as one sentence for the caller."""
     try:
         return task(*args)
-    except (RecipeError, CheckpointError) as error:
+    except (RecipeError, CheckpointError, ImageError) as error:
         raise gr.Error(str(error), print_exception=False) from error
+
+
+def _uploaded(file: object) -> str:
+    """The path of a file that the caller has uploaded; no other file of this machine is opened."""
+    path = file.get("path") if isinstance(file, dict) else getattr(file, "path", None)
+    if not isinstance(path, str) or not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
+        raise gr.Error('upload the picture first; with gradio_client: handle_file("photo.jpg")', print_exception=False)
+    return path
 
 
 def _one_lane(checkpoint, process, sampler, steps, images, label, guidance, seed, options) -> Recipe:

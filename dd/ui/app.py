@@ -5,7 +5,7 @@ import math
 import gradio as gr
 
 from dd.runs import Models, Recipe, Run
-from dd.ui import about, api, compare, generate, simplex
+from dd.ui import about, api, compare, generate, reconstruct, simplex
 from dd.ui.engine import Engine
 
 TITLE = "Dirichlet Diffusion"
@@ -16,10 +16,10 @@ CSS = """
 .gradio-container { max-width: min(1280px, 100vw) !important; margin: 0 auto !important; }
 .gradio-container :is(.main, .wrap, .contain, .tabitem, .column, .block, .prose) { max-width: 100%; min-width: 0; }
 h1 { margin-bottom: 0 !important; }
-.katex-display, #compare-table table { display: block; overflow-x: auto; overflow-y: hidden;
+.katex-display, .dd-table table { display: block; overflow-x: auto; overflow-y: hidden;
   max-width: min(100%, calc(100vw - 64px)); }
-#compare-table :is(table, tr, th, td) { border-color: var(--border-color-primary) !important; }
-#compare-table table { border: 0 !important; font-variant-numeric: tabular-nums; }
+.dd-table :is(table, tr, th, td) { border-color: var(--border-color-primary) !important; }
+.dd-table table { border: 0 !important; font-variant-numeric: tabular-nums; }
 @media (max-width: 700px) { .dd-stage { order: -1; } }
 """
 
@@ -41,6 +41,8 @@ def build(models: Models, max_seconds: float = math.inf) -> gr.Blocks:
             generate.build(models, engine)
         with gr.Tab("Compare", id="compare"):
             compare.build(models, engine)
+        with gr.Tab("Reconstruct", id="reconstruct"):
+            reconstruct.build(models, engine)
         with gr.Tab("Simplex", id="simplex"):
             simplex.build()
         with gr.Tab("About", id="about"):

@@ -58,7 +58,7 @@ def build(models: Models, engine: Engine) -> None:
             explorer.build(stage, session, "compare-player")
             with gr.Row():
                 transport.downloads("compare", session)
-            table = gr.Markdown(elem_id="compare-table")
+            table = gr.Markdown(elem_id="compare-table", elem_classes="dd-table")
 
     controls = [model, lanes, calls, images, label, guidance, seed]
 

@@ -1,0 +1,163 @@
+"""Tab "Reconstruct", first part: a picture through a VQ-VAE and back."""
+
+import math
+
+import gradio as gr
+
+from dd import perceptual, reconstruct
+from dd.images import open_image, to_picture
+from dd.reconstruct import FRAMINGS, Quality, Rebuilt
+from dd.runs import Models
+from dd.ui.controls import refuse
+from dd.ui.engine import Engine
+from dd.ui.session import EXPIRES
+from dd.ui.transport import QUIET
+from dd.ui.upload import examples, upload
+
+INTRO = (
+    "A VQ-VAE turns a picture into a small grid of *codes*, each one of a fixed list, and paints it again from the "
+    "codes alone. Drop in a photo: on the left of the slider is yours, on the right what the codes remember. "
+    "The codes are what diffusion over codes generates."
+)
+SIZES = (64, 128, 256, 384, 512)
+MOST_BARS = 48
+
+
+class Shown:
+    """What a visitor is looking at."""
+
+    def __init__(self, name: str, rebuilt: Rebuilt):
+        self.name, self.rebuilt = name, rebuilt
+
+
+def build(models: Models, engine: Engine) -> None:
+    names = models.names("vqvae")
+    gr.Markdown(INTRO)
+    shown = gr.State(None, time_to_live=EXPIRES)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1, min_width=300):
+            picture = upload("Your picture", "rebuild-upload")
+            examples(("cat.jpg", "coffee.jpg", "astronaut.jpg"), picture)
+            model = gr.Dropdown(names, value=names[-1], label="VQ-VAE", info="What it was trained on.")
+            how = gr.Radio(
+                [(text, key) for key, text in FRAMINGS.items()], value="crop", label="Framing",
+                info="Which part of your picture goes in.",
+            )  # fmt: skip
+            size = gr.Dropdown(
+                list(SIZES),
+                value=_size(models, names[-1]),
+                label="Size",
+                info="Pixels a side; the longer one, if the shape is kept.",
+            )
+            again = gr.Button("Rebuild", variant="primary", elem_id="rebuild-run")
+        with gr.Column(scale=3, min_width=320, elem_classes="dd-stage"):
+            slider = gr.ImageSlider(
+                label="Before and after",
+                format="png",
+                interactive=False,
+                max_height=520,
+                elem_id="rebuild-slider",
+                buttons=["download", "fullscreen"],
+            )
+            figures = gr.Markdown(
+                "Upload a picture, or choose one of the examples.", elem_id="rebuild-figures", elem_classes="dd-table"
+            )
+            with gr.Row():
+                codes = result("Codes: click one", elem_id="rebuild-codes")
+                errors = result("Error: black none, white a quarter and more")
+            with gr.Row():
+                where = result("Where the clicked code is used")
+                patch = result("What it decodes to")
+            bars = gr.HTML(elem_id="rebuild-usage")
+
+    def on_rebuild(path: str | None, name: str, how: str, size: int) -> tuple:
+        if path is None:
+            return None, "Upload a picture, or choose one of the examples.", None, None, None, None, "", None
+        try:
+            vqvae = models.vqvae(name).network
+            image = reconstruct.frame(open_image(path), how, int(size), vqvae.colours)
+            done = engine.do(reconstruct.rebuild, vqvae, image)
+            others = engine.do(reconstruct.rivals, image, done.quality.bits_per_pixel)
+        except ValueError as error:
+            raise refuse(error) from error
+        colours = reconstruct.code_colours(vqvae)
+        return (
+            (image, to_picture(done.rebuilt)),
+            table(done, others),
+            reconstruct.code_map(done.codes, colours, vqvae.factor),
+            reconstruct.error_map(done.original, done.rebuilt),
+            None,
+            None,
+            usage_bars(done, vqvae.K, colours),
+            Shown(name, done),
+        )
+
+    def on_click(now: Shown | None, event: gr.SelectData) -> tuple:
+        if now is None:
+            return None, None
+        vqvae = models.vqvae(now.name).network
+        col, row = (int(value) // vqvae.factor for value in event.index)
+        h, w = now.rebuilt.codes.shape
+        k = int(now.rebuilt.codes[min(row, h - 1), min(col, w - 1)])
+        count = int((now.rebuilt.codes == k).sum())
+        where = reconstruct.highlight(now.rebuilt.rebuilt, now.rebuilt.codes, k, vqvae.factor)
+        patch = engine.do(reconstruct.patch_of, vqvae, k)
+        return (
+            gr.Image(where, label=f"Code {k}: {count} of {h * w} cells"),
+            gr.Image(patch.resize((280, 280), 0), label=f"What code {k} decodes to"),
+        )
+
+    controls, results = [picture, model, how, size], [slider, figures, codes, errors, where, patch, bars, shown]
+    run = {"show_progress": "minimal", "show_progress_on": slider, "api_visibility": "private"}
+    again.click(on_rebuild, controls, results, **run)
+    picture.change(on_rebuild, controls, results, **run)
+    for control in (how, size):
+        control.input(on_rebuild, controls, results, **run)
+    model.input(lambda name: _size(models, name), model, size, queue=False, **QUIET).then(
+        on_rebuild, controls, results, **run
+    )
+    codes.select(on_click, shown, [where, patch], **QUIET)
+
+
+def result(label: str, elem_id: str | None = None) -> gr.Image:
+    return gr.Image(
+        label=label, format="png", interactive=False, buttons=["download", "fullscreen"], elem_id=elem_id, height=320
+    )
+
+
+def _size(models: Models, name: str) -> int:
+    """Faces were learnt at 64 pixels; photographs are shown larger than they were learnt."""
+    return 64 if models.vqvae(name).network.colours == 1 else 256
+
+
+def table(done: Rebuilt, others: list[Quality]) -> str:
+    """What the codes cost and keep, beside the usual formats at no more than the same rate."""
+
+    def row(q: Quality) -> str:
+        psnr = "∞" if math.isinf(q.psnr) else f"{q.psnr:.1f}"
+        lpips = "–" if q.lpips is None else f"{q.lpips:.3f}"
+        return f"| {q.name} | {q.bits_per_pixel:.2f} | {psnr} | {q.ssim:.3f} | {lpips} |"
+
+    h, w = done.codes.shape
+    head = "| | bits per pixel | PSNR, dB | SSIM | LPIPS |\n|---|---|---|---|---|"
+    note = f"\n\n{h} x {w} codes · network {1000 * done.seconds:.0f} ms · JPEG and WebP at that rate, or their lowest."
+    missing = perceptual.why_unavailable()
+    if missing:
+        note += f" {missing}."
+    elif done.quality.lpips is None:
+        note += f" LPIPS needs {perceptual.SMALLEST} pixels a side."
+    return "\n".join([head, row(done.quality), *map(row, others)]) + note
+
+
+def usage_bars(done: Rebuilt, K: int, colours) -> str:
+    """The codes in use, most frequent first, each in its colour on the map: an SVG."""
+    used = reconstruct.usage(done.codes, K)
+    bars, W, H = used[:MOST_BARS], 640, 120
+    width, top = W / MOST_BARS, used[0][1]
+    drawn = "".join(
+        f'<rect x="{i * width:.1f}" y="{H - H * n / top:.1f}" width="{width * 0.85:.1f}" height="{H * n / top:.1f}" '
+        f'fill="rgb({",".join(map(str, colours[k]))})"><title>code {k}: {n}</title></rect>'
+        for i, (k, n) in enumerate(bars)
+    )
+    text = f"{len(used)} of {K} codes are used in this picture; the {len(bars)} most frequent:"
+    return f'<p>{text}</p><svg viewBox="0 0 {W} {H}" role="img" aria-label="{text}" style="width:100%">{drawn}</svg>'

@@ -1,0 +1,21 @@
+"""Tab "Reconstruct": rebuild a picture from codes, noise and restore one, inpaint one."""
+
+import gradio as gr
+
+from dd.runs import Models
+from dd.ui import rebuild, restore
+from dd.ui.engine import Engine
+
+NO_VQVAE = "There is no VQ-VAE among these checkpoints; train one with `python -m train.vqvae` (see README)."
+
+
+def build(models: Models, engine: Engine) -> None:
+    with gr.Tab("Rebuild", id="rebuild"):
+        if models.names("vqvae"):
+            rebuild.build(models, engine)
+        else:
+            gr.Markdown(NO_VQVAE)
+    with gr.Tab("Noise and restore", id="restore"):
+        restore.build(models, engine, inpaint=False)
+    with gr.Tab("Inpaint", id="inpaint"):
+        restore.build(models, engine, inpaint=True)

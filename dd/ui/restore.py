@@ -1,0 +1,132 @@
+"""Tab "Reconstruct", second and third part: noise a picture and restore it; paint over a part and have it generated."""
+
+import random
+
+import gradio as gr
+import numpy as np
+import torch
+from PIL import Image
+
+from dd.images import open_image
+from dd.runs import Given, Lane, Models, Recipe, RecipeError, Run
+from dd.ui import transport
+from dd.ui.controls import class_choices, method_choices, process_choices, recipe, refuse
+from dd.ui.engine import Engine
+from dd.ui.player import player
+from dd.ui.session import EXPIRES
+from dd.ui.transport import QUIET
+from dd.ui.upload import upload
+
+EDGE = 252  # pixels of the picture that is painted on; a multiple of 28, and nearly one of 64
+RESTORE = (
+    "The cells of your picture are pushed to time t along the forward process, exactly as in training. Then the "
+    "reverse process starts from that damaged state: the more was destroyed, the more is invented."
+)
+INPAINT = (
+    "Paint over what shall be made anew. The cells you leave alone enter as *certain evidence*, at every time; the "
+    "others are generated so that they fit. No other training was needed for this."
+)
+NOTHING_YET = "there is no picture yet: upload one, or press 'Use a generated one'"
+PAINTED = 0.25  # share of a cell under the brush from which it counts as painted over
+
+Cells = tuple[tuple[int, ...], ...]
+
+
+def build(models: Models, engine: Engine, inpaint: bool) -> None:
+    prefix = "inpaint" if inpaint else "restore"
+    names = sorted(models.names(), key=lambda name: "vqvae" not in models.get(name).config["data"])
+    name = names[0]
+    gr.Markdown(INPAINT if inpaint else RESTORE)
+    session, chosen = transport.session_state(), gr.State(None, time_to_live=EXPIRES)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1, min_width=300):
+            model = gr.Dropdown(names, value=name, label="Data", info="What the network was trained on.")
+            made = gr.Button("Use a generated one", variant="secondary", elem_id=f"{prefix}-made")
+            with gr.Accordion("Bring a picture of your own", open=False):
+                picture = upload("Your picture", f"{prefix}-upload", height=180)
+            if inpaint:
+                canvas = gr.ImageEditor(
+                    label="Paint over a part", type="pil", sources=(), transforms=(), layers=False, image_mode="RGBA",
+                    brush=gr.Brush(default_size=40, colors=["#d98c00"], default_color="#d98c00", color_mode="fixed"),
+                    canvas_size=(EDGE, EDGE), fixed_canvas=True, height=EDGE + 110, buttons=[], format="png",
+                    elem_id="inpaint-canvas",
+                )  # fmt: skip
+            else:
+                canvas = gr.Image(
+                    label="What the model sees of it", interactive=False, height=260, format="png", buttons=["download"]
+                )
+            t = gr.Slider(
+                0.05, 1, 1.0 if inpaint else 0.5, step=0.01, label="Noise to time t",
+                info="How much of the cells' information is destroyed; 1 is all of it.",
+            )  # fmt: skip
+            process = gr.Dropdown(process_choices(), value="dirichlet", label="Process", info="The noise in between.")
+            sampler = gr.Dropdown(
+                method_choices("dirichlet"), value="dirichlet", label="Sampler", info="How one reverse step is taken."
+            )
+            steps = gr.Slider(4, 250, 48, step=1, label="Steps", info="More steps, fewer mistakes, more time.")
+            images = gr.Slider(1, 16, 9, step=1, label="Results", info="How many different ones, side by side.")
+            label = gr.Dropdown(
+                class_choices(models, name), value="any", label="Class", info="What it is, if you know."
+            )
+            seed = gr.Number(0, label="Seed", precision=0, minimum=0, info="The same seed gives the same results.")
+        with gr.Column(scale=3, min_width=320, elem_classes="dd-stage"):
+            buttons = transport.buttons(prefix)
+            stage = player("pair", "Choose a picture, then press Run.", f"{prefix}-player")
+            with gr.Row():
+                transport.downloads(prefix, session)
+
+    def show(name: str, cells: Cells) -> Image.Image | dict:
+        grey = models.look(name).of_cells(torch.tensor([cells]))[0]
+        large = Image.fromarray(grey).resize((EDGE, EDGE), Image.Resampling.NEAREST).convert("RGB")
+        return {"background": large, "layers": [], "composite": large} if inpaint else large
+
+    def on_made(name: str) -> tuple:
+        classes = models.get(name).config["network"]["classes"]
+        label = random.randrange(classes) if classes else "any"
+        one = Recipe(name, (Lane(),), 32, 1, label, seed=random.randrange(2**31))
+        cells = engine.do(lambda: Run(one, models).exhaust()[0][0])
+        return tuple(map(tuple, cells.tolist())), show(name, cells.tolist())
+
+    def on_picture(path: str | None, name: str) -> tuple:
+        if path is None:
+            return gr.skip(), gr.skip()
+        try:
+            H, W = models.get(name).config["data"].get("grid", (28, 28))
+            cells = engine.do(models.look(name).read, open_image(path), H, W)
+        except ValueError as error:
+            raise refuse(error) from error
+        return tuple(map(tuple, cells.tolist())), show(name, cells.tolist())
+
+    def to_recipe(name, cells, canvas, t, process, sampler, steps, images, label, seed) -> Recipe:
+        if cells is None:
+            raise RecipeError(NOTHING_YET)
+        known = known_cells(canvas, len(cells), len(cells[0])) if inpaint else None
+        made = recipe(name, [Lane(process, sampler)], steps, images, label, 1.0, seed)
+        return Recipe(**{**vars(made), "given": Given(cells, known, t)})
+
+    controls = [model, chosen, canvas, t, process, sampler, steps, images, label, seed]
+    transport.connect(buttons, stage, session, controls, to_recipe, models, engine)
+    made.click(on_made, model, [chosen, canvas], show_progress="minimal", api_visibility="private")
+    picture.change(on_picture, [picture, model], [chosen, canvas], show_progress="minimal", api_visibility="private")
+    model.input(
+        lambda name: (gr.Dropdown(class_choices(models, name), value="any"), None, None), model,
+        [label, chosen, canvas], queue=False, **QUIET,
+    )  # fmt: skip
+
+    def on_process(process: str) -> gr.Dropdown:
+        methods = method_choices(process)
+        return gr.Dropdown(methods, value=methods[0][1])
+
+    process.input(on_process, process, sampler, queue=False, **QUIET)
+
+
+def known_cells(canvas: dict | None, H: int, W: int) -> Cells:
+    """1 where a cell was left alone, 0 where it was painted over."""
+    layers = (canvas or {}).get("layers") or []
+    painted = np.zeros((H, W), bool)
+    for layer in layers:
+        alpha = layer.convert("RGBA").getchannel("A").resize((W, H), Image.Resampling.BOX)
+        painted |= np.asarray(alpha) >= PAINTED * 255
+    if not painted.any():
+        raise RecipeError("nothing is painted over yet: brush over the part of the picture that shall be made anew")
+    return tuple(tuple(int(not cell) for cell in row) for row in painted)

@@ -1,0 +1,84 @@
+"""Pictures through a VQ-VAE, and what is said about them."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dd import reconstruct
+from dd.images import ImageError
+from dd.networks.vqvae import VqVae
+
+SHAPE = {"d": 4, "channels": [8, 8], "encoder": [1, 1], "decoder": [1, 1]}
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return VqVae(16, 3, **SHAPE).eval()
+
+
+def picture(width: int = 60, height: int = 40, mode: str = "RGB") -> Image.Image:
+    x = np.linspace(0, 255, width, dtype=np.uint8)[None, :, None].repeat(height, 0).repeat(3, -1)
+    return Image.fromarray(x).convert(mode)
+
+
+@pytest.mark.parametrize(("how", "size"), [("crop", (48, 48)), ("fit", (48, 48)), ("keep", (48, 32))])
+def test_framing(how, size):
+    assert reconstruct.frame(picture(), how, 48, 3).size == size
+    assert reconstruct.frame(picture(), how, 48, 1).mode == "L"
+
+
+@pytest.mark.parametrize(("how", "size"), [("crop", 4), ("crop", 100_000), ("stretch", 64)])
+def test_framing_that_cannot_be_is_refused(how, size):
+    with pytest.raises(ImageError):
+        reconstruct.frame(picture(), how, size, 3)
+
+
+def test_a_line_of_pixels_is_kept_as_a_narrow_picture():
+    assert reconstruct.frame(picture(1000, 1), "keep", 64, 3).size == (64, reconstruct.SMALLEST)
+
+
+def test_rebuilt_picture_has_the_size_of_the_original_and_figures_of_its_own(network):
+    image = picture(50, 30)
+    done = reconstruct.rebuild(network, image)
+    assert done.rebuilt.shape == done.original.shape == (1, 3, 30, 50)
+    assert done.codes.shape == (8, 13)
+    assert done.quality.bits_per_pixel == 4 / 16
+    mse = float((done.rebuilt - done.original).square().mean())
+    assert done.quality.psnr == pytest.approx(-10 * np.log10(mse), abs=1e-3)
+
+
+def test_rivals_lose_nothing_or_keep_to_the_rate():
+    generator = np.random.default_rng(0)
+    image = Image.fromarray(generator.integers(0, 256, (64, 64, 3), np.uint8))
+    png, jpeg, webp = reconstruct.rivals(image, 3.0)
+    assert png.psnr == float("inf")
+    assert png.bits_per_pixel > 8
+    assert max(jpeg.bits_per_pixel, webp.bits_per_pixel) <= 3.0
+
+
+def test_error_map_is_black_where_nothing_is_lost_and_white_where_much_is():
+    x, x_hat = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
+    x_hat[..., 0, 0] = 0.3
+    error = np.asarray(reconstruct.error_map(x, x_hat))
+    assert error[0, 0].tolist() == [255] * 3
+    assert error[1:].max() == 0
+
+
+def test_map_usage_and_highlight_speak_of_the_same_cells(network):
+    codes = torch.tensor([[3, 3, 5], [3, 0, 5]])
+    colours = reconstruct.code_colours(network)
+    drawn = np.asarray(reconstruct.code_map(codes, colours, 4))
+    assert drawn.shape == (8, 12, 3)
+    assert (drawn[5, 1] == colours[3]).all()
+    assert reconstruct.usage(codes, 16) == [(3, 3), (5, 2), (0, 1)]
+    bright = np.asarray(reconstruct.highlight(torch.ones(1, 3, 7, 12), codes, 5, 4))[..., 0]
+    assert (bright == 255).sum() == 4 * 7
+    assert len({tuple(colour) for colour in colours}) == 16
+
+
+def test_a_codes_patch_is_what_it_decodes_to_among_itself(network):
+    a, b = (np.asarray(reconstruct.patch_of(network, k)) for k in (3, 5))
+    assert a.shape == (20, 20, 3)
+    assert not np.array_equal(a, b)
