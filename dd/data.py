@@ -4,7 +4,8 @@ MNIST and Fashion-MNIST through torchvision (downloaded on request); grey values
 
     threshold  K = 2, a pixel is 1 where its grey is above 0.5
     dynamic    K = 2, a pixel of grey g is 1 with probability g, drawn afresh every time it is seen
-    levels     K equal bins of grey.
+    levels     K equal bins of grey
+    codes      the images are grids of VQ-VAE codes already (train/codes.py).
 
 The last 5,000 training images are held out for every choice ("held-out"); "test" is for final figures only.
 """
@@ -18,7 +19,7 @@ from torchvision import datasets
 
 HELD_OUT = 5000
 SPLITS = ("train", "held-out", "test")
-BINARISATIONS = ("threshold", "dynamic", "levels")
+BINARISATIONS = ("threshold", "dynamic", "levels", "codes")
 MNIST_LABELS = tuple("0123456789")
 FASHION_LABELS = (
     "t-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "trainer", "bag", "ankle boot",
@@ -62,6 +63,8 @@ def to_cells(images: Tensor, K: int, how: str, generator: torch.Generator) -> Te
         return (torch.rand(images.shape, generator=generator) < images / 255).long()
     if how == "levels":
         return (images.long() * K) // 256
+    if how == "codes":
+        return images.long()
     raise ValueError(f"unknown binarisation {how!r}; choose one of {', '.join(BINARISATIONS)}")
 
 

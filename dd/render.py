@@ -1,7 +1,5 @@
 """Grids of categorical cells as pictures."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from PIL import Image
@@ -23,8 +21,3 @@ def to_image(grey: Tensor, scale: int = 1) -> Image.Image:
     """(h, w) in [0, 1] as an 8-bit grey picture, enlarged without smoothing."""
     array = (grey.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
     return Image.fromarray(np.kron(array, np.ones((scale, scale), np.uint8)))
-
-
-def grid_png(cells: Tensor, K: int, path: str | Path, columns: int = 8, scale: int = 2) -> None:
-    """Categories (B, H, W) as one PNG."""
-    to_image(tile(cells.float() / (K - 1), columns), scale).save(path)

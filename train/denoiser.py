@@ -19,10 +19,12 @@ from dd import checkpoints
 from dd.data import Grey, epoch_order, load, to_cells
 from dd.device import autocast, best_device
 from dd.likelihood import estimate_bound, network_denoiser
+from dd.looks import Decoded, GreyLevels
 from dd.networks.unet import Block, EvidenceUNet
 from dd.processes import Process, process
-from dd.render import grid_png
+from dd.render import tile, to_image
 from dd.samplers import Denoiser, generate
+from train.codes import load_codes, load_grids
 from train.state import Budget, Ema, JsonLines, StopFlag, cosine_rate, every, load_state, save_state, worker_count
 
 
@@ -78,8 +80,12 @@ def main(argv: list[str] | None = None) -> None:
     out.mkdir(parents=True, exist_ok=True)
 
     source, K = config["data"]["source"], config["data"]["K"]
-    data = load(source, "train", args.data_root)
-    held_out = load(source, "held-out", args.data_root)
+    if source == "codes":
+        data, held_out = (load_grids(args.codes, split) for split in ("train", "held-out"))
+        look = code_look(config, args.codes)
+    else:
+        data, held_out = (load(source, split, args.data_root) for split in ("train", "held-out"))
+        look = GreyLevels(K)
     H, W = data.images.shape[1:]
     parts = [(process(name, K, H * W), count) for name, count in config["mixture"].items()]
     if sum(count for _, count in parts) != config["batch"]:
@@ -132,7 +138,8 @@ def main(argv: list[str] | None = None) -> None:
             print({k: round(v, 2) for k, v in bounds.items()}, flush=True)
             labels = torch.arange(40) % config["network"]["classes"] if config["network"]["classes"] else None
             x = generate(parts[0][0], Denoiser(averaged, labels), (40, H, W), steps=64, generator=generator)
-            grid_png(x, K, out / f"samples-{budget.step:06d}.png", columns=10)
+            picture = tile(torch.from_numpy(look.of_cells(x)) / 254, columns=10)
+            to_image(picture, scale=2).save(out / f"samples-{budget.step:06d}.png")
             export()
 
     stop = StopFlag()
@@ -166,6 +173,16 @@ def main(argv: list[str] | None = None) -> None:
     save()
     if not stop.raised:
         evaluate()
+
+
+def code_look(config: dict, path: str) -> Decoded:
+    """How codes look, by the VQ-VAE that made them; what a user of the prior must know of it goes into the config."""
+    vqvae, codes = checkpoints.load(config["data"]["vqvae"]), load_codes(path)
+    if vqvae.sha256 != codes.sha256:
+        raise SystemExit(f"{path} was made by other weights than those of {config['data']['vqvae']}; make it again")
+    config["data"] |= {"vqvae": vqvae.name, "vqvae_sha256": vqvae.sha256, "grid": list(codes.codes.shape[1:])}
+    config["data"] |= {"labels": codes.names}
+    return Decoded(vqvae.network)
 
 
 def drop_labels(labels: Tensor, config: dict, generator: torch.Generator) -> Tensor | None:
@@ -214,6 +231,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the evidence network on a mixture of noise processes.")
     parser.add_argument("--config", required=True, help="YAML file, see train/configs")
     parser.add_argument("--data-root", default="data", help="where torchvision finds or puts the data")
+    parser.add_argument("--codes", default="codes.safetensors", help="for configs of codes: the file of train.codes")
     parser.add_argument("--minutes", type=float, help="stepping time in all, resumed parts included")
     parser.add_argument("--steps", type=int, help="steps in all, instead of --minutes")
     parser.add_argument("--out", help="run folder (default runs/NAME)")

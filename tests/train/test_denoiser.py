@@ -12,9 +12,11 @@ import pytest
 import torch
 import yaml
 
+from dd import checkpoints
 from dd.networks.unet import EvidenceUNet
-from tests.tiny import TINY, write_checkpoint
+from tests.tiny import TINY, write_checkpoint, write_vqvae
 from train import denoiser, state
+from train.codes import Codes
 
 CONFIG = {
     **TINY, "drop_label": 0.2, "batch": 8, "rate": 1e-3, "weight_decay": 0.01, "clip": 100.0, "ema": 0.9, "seed": 0,
@@ -90,6 +92,28 @@ def test_a_network_without_classes_starts_as_the_label_any():
     with torch.no_grad():
         torch.testing.assert_close(unconditional(evidence), conditional(evidence), rtol=1e-4, atol=1e-4)
         assert (conditional(evidence) - conditional(evidence, torch.arange(3))).abs().max() > 0.1
+
+
+def test_trains_on_code_grids_and_names_their_vqvae(config, mnist_root, tmp_path):
+    vqvae = checkpoints.load(write_vqvae(tmp_path / "toy-vqvae"))
+    grids = torch.randint(8, (40, 8, 8))
+    held_out = torch.arange(40) % 4 == 0
+    codes = Codes(grids, torch.arange(40) % 2, held_out, 8, ["neutral", "smiling"], vqvae.sha256)
+    codes.save(tmp_path / "codes.safetensors")
+    raw = yaml.safe_load(config.read_text())
+    raw["network"] |= {"K": 8, "classes": 2}
+    raw["data"] = {"source": "codes", "K": 8, "cells": "codes", "vqvae": str(tmp_path / "toy-vqvae")}
+    config.write_text(yaml.safe_dump(raw))
+    more = ["--steps", "3", "--codes", str(tmp_path / "codes.safetensors")]
+    denoiser.main(arguments(config, mnist_root, tmp_path / "run", *more))
+    data = checkpoints.load(tmp_path / "run" / "checkpoint").config["data"]
+    assert data["vqvae"] == "toy-vqvae"
+    assert data["vqvae_sha256"] == vqvae.sha256
+    assert data["grid"] == [8, 8]
+    assert data["labels"] == ["neutral", "smiling"]
+    write_vqvae(tmp_path / "toy-vqvae", seed=1)
+    with pytest.raises(SystemExit, match="other weights"):
+        denoiser.main(arguments(config, mnist_root, tmp_path / "run2", *more))
 
 
 def test_resume_without_a_state_says_what_to_do(config, mnist_root, tmp_path):
