@@ -73,7 +73,8 @@ class WrightFisher:
         # values that vary gently with log tau: tau log h (log h ~ -distance^2 / 2 tau), log q_m + lambda_m tau
         to_series = _chebyshev_transform(self.tau_nodes)
         self._log_h = to_series @ (torch.stack(log_h) * tau_[:, None])  # (A, T, Z)
-        self._log_slope = to_series @ torch.stack(log_slope)
+        log_slope = to_series @ torch.stack(log_slope)
+        self._cubics = _cubic_coefficients(torch.stack([self._log_h, log_slope]))  # (A, T, Z - 1, 8)
         self._log_q = to_series @ torch.from_numpy(log_q + death_rate(m, self.theta) * tau[:, None])  # (T, M)
         self._death_rate = torch.from_numpy(death_rate(m, self.theta))
 
@@ -113,10 +114,11 @@ class WrightFisher:
         tau = self._check(tau)
         if len(tau) not in (1, len(x)):
             raise ValueError(f"tau has {len(tau)} entries for a batch of {len(x)}")
-        rows = torch.stack([self._rows(self._log_h, tau) / tau[:, None], self._rows(self._log_slope, tau)])
-        rows = rows.transpose(1, 2)  # (2, B, A, Z)
-        coefficients = _cubic_coefficients(rows).to(x.dtype).to(x.device)  # (B, A, Z - 1, 8)
-        n_tau, n_alpha, n_cells, _ = coefficients.shape
+        n_alpha, _, n_cells, _ = self._cubics.shape
+        coefficients = self._rows(self._cubics.flatten(2), tau).movedim(0, 1).reshape(len(tau), n_alpha, n_cells, 8)
+        coefficients[..., :4] /= tau.view(-1, 1, 1, 1)  # what is tabulated is tau log h
+        coefficients = coefficients.to(x.dtype).to(x.device)  # (B, A, Z - 1, 8)
+        n_tau = len(tau)
         z = torch.log1p(x / self.eps).div_(self.dz)
         cell = z.floor().clamp_(0, n_cells - 1)
         w = z.sub_(cell)
@@ -126,7 +128,7 @@ class WrightFisher:
             batch = torch.arange(n_tau, device=x.device).view(-1, 1, *trailing)
             row = self.row_of.to(x.device).view(1, -1, *trailing)
             index = index + (batch * n_alpha + row) * n_cells
-        c = torch.nn.functional.embedding(index, coefficients.view(-1, 8))
+        c = torch.nn.functional.embedding(index, coefficients.reshape(-1, 8))
         log_h = c[..., 0] + w * (c[..., 1] + w * (c[..., 2] + w * c[..., 3]))
         log_slope = c[..., 4] + w * (c[..., 5] + w * (c[..., 6] + w * c[..., 7]))
         return log_h, log_slope.exp_()

@@ -36,7 +36,7 @@ class Block(nn.Module):
         h = self.norm2(h)
         if self.film is not None:
             scale, shift = self.film(emb)[:, :, None, None].chunk(2, 1)
-            h = h * (1 + scale) + shift
+            h = torch.addcmul(shift, h, 1 + scale)
         return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
 
 

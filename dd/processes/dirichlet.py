@@ -14,6 +14,7 @@ import torch
 from scipy.optimize import brentq
 from scipy.special import betaln
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from dd.bridge import bridge
 from dd.processes.base import Option, draw, log_posterior, stratified
@@ -44,6 +45,7 @@ class Dirichlet:
         self.K, self.cells = K, cells
         self.kernel = wright_fisher(K, float(alpha)) if isinstance(alpha, int | float) else WrightFisher(alpha)
         self.alpha, self.theta = self.kernel.alpha, self.kernel.theta
+        self._answers = WeakIdKeyDictionary()  # x_t -> (t, log h and h'/h), as long as somebody holds x_t
         grid = np.linspace(np.log(self.kernel.tau_lo), np.log(self.kernel.tau_hi), 48)
         pairs = np.array([pairwise_confusion(self.kernel, tau) for tau in np.exp(grid)]) / np.log(K)
         lost = pairs if K == 2 else np.minimum(destroyed_information(self.kernel, np.exp(grid)), pairs)
@@ -70,7 +72,16 @@ class Dirichlet:
 
     def evidence(self, x_t: Tensor, t: Tensor | float) -> Tensor:
         """l_i = log h_tau,i(x_i)."""
-        return self.kernel.log_h(x_t, self.tau(t))[0]
+        return self._log_h(x_t, t)[0]
+
+    def _log_h(self, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        """log h and h'/h at x_t. A step asks for what its evidence has asked for, so the last answer on x_t is kept."""
+        if isinstance(t, Tensor):
+            return self.kernel.log_h(x_t, self.tau(t))
+        kept = self._answers.get(x_t)
+        if kept is None or kept[0] != t:
+            self._answers[x_t] = kept = (t, self.kernel.log_h(x_t, self.tau(t)))
+        return kept[1]
 
     def simplex(self, x_t: Tensor) -> Tensor:
         return x_t
@@ -79,7 +90,7 @@ class Dirichlet:
 
     def fitness(self, x_t: Tensor, f: Tensor, t: Tensor | float) -> Tensor:
         """u_i = p_i h'/h_tau,i(x_i), the selection that the posterior exerts."""
-        l, slope = self.kernel.log_h(x_t, self.tau(t))
+        l, slope = self._log_h(x_t, t)
         return torch.softmax(f + l, 1) * slope
 
     def score(self, x_t: Tensor, f: Tensor, t: Tensor | float) -> Tensor:
