@@ -43,10 +43,14 @@ def main() -> None:
         sys.exit(f"error: {error}")
     demo = build(Models(root), args.max_seconds)
     demo.queue(max_size=args.queue_size, default_concurrency_limit=4, status_update_rate=1)
-    demo.launch(
-        server_name=args.host, server_port=args.port, share=args.share, root_path=args.root_path, theme=THEME, css=CSS,
-        max_file_size="20mb", show_error=False, footer_links=["api"], mcp_server=args.mcp, state_session_capacity=200,
-    )  # fmt: skip
+    try:
+        demo.launch(
+            server_name=args.host, server_port=args.port, share=args.share, root_path=args.root_path, theme=THEME,
+            css=CSS, max_file_size="20mb", show_error=False, footer_links=["api"], mcp_server=args.mcp,
+            state_session_capacity=200,
+        )  # fmt: skip
+    except OSError as error:
+        sys.exit(f"error: {str(error).splitlines()[0]} Choose another with --port, or none to take the first free one.")
 
 
 if __name__ == "__main__":

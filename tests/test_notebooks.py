@@ -80,7 +80,6 @@ def test_the_first_cell_fetches_the_repository_where_it_is_not_there(tmp_path):
         environment.pop("DD_REPOSITORY", None)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_walkthrough_from_a_one_hot_cell_to_a_generated_digit():
     notebook = execute("walkthrough")
@@ -90,7 +89,6 @@ def test_walkthrough_from_a_one_hot_cell_to_a_generated_digit():
         assert f"{process:15} read as meant" in said
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_train_small_beats_independent_pixels_and_leaves_a_usable_checkpoint(tmp_path):
     from dd import checkpoints

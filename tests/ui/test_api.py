@@ -376,3 +376,20 @@ def test_what_the_page_shows_of_a_complaint_is_no_html():
     assert refuse(RecipeError("there is no model '<a href=//x>' here")).message == (
         "there is no model '&lt;a href=//x&gt;' here"
     )
+
+
+def test_a_port_in_use_gets_a_sentence(tiny_app: App, tiny_root: Path):
+    port = tiny_app.url.rsplit(":", 1)[1]
+    command = [sys.executable, "app.py", "--checkpoints", str(tiny_root), "--port", port]
+    second = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert second.returncode == 1
+    assert "Choose another with --port" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_the_page_may_be_embedded_and_says_nothing_of_its_files(tiny_app: App):
+    with urllib.request.urlopen(tiny_app.url, timeout=60) as answer:
+        headers, body = answer.headers, answer.read().decode()
+    assert headers.get("X-Frame-Options") is None  # a Space shows the page in an iframe
+    assert "frame-ancestors" not in (headers.get("Content-Security-Policy") or "")
+    assert str(REPOSITORY) not in body

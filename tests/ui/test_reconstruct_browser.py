@@ -1,0 +1,86 @@
+"""Tab "Reconstruct" in a real browser: a real upload, bad uploads, a painted mask."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.ui.test_pages_browser import PIXELS, set_slider, wait_done
+
+pytestmark = pytest.mark.browser
+EXAMPLES = Path(__file__).parents[2] / "dd" / "ui" / "static" / "examples"
+
+
+@pytest.fixture
+def tab(page):
+    page.get_by_role("tab", name="Reconstruct").click()
+    page.wait_for_selector("#rebuild-upload")
+    return page
+
+
+def bring(tab, path: Path) -> None:
+    tab.locator("#rebuild-upload input[type=file]").first.set_input_files(path)
+
+
+def test_a_photo_is_rebuilt_and_its_codes_can_be_clicked(tab):
+    bring(tab, EXAMPLES / "cat.jpg")
+    tab.wait_for_selector("#rebuild-figures table", timeout=60_000)
+    rows = tab.locator("#rebuild-figures table tr").all_inner_texts()
+    codes = rows[1].split()
+    assert rows[1].startswith("VQ-VAE codes")
+    assert float(codes[2]) <= 0.75  # bits per pixel
+    assert float(codes[3]) > 20  # decibels
+    tab.wait_for_selector("#rebuild-usage svg rect")
+    tab.locator("#rebuild-codes img").click(position={"x": 40, "y": 40})
+    tab.wait_for_selector("text=/Code \\d+: \\d+ of \\d+ cells/", timeout=30_000)
+
+
+def test_a_file_that_is_no_picture_gets_a_sentence(tab, tmp_path):
+    fake = tmp_path / "photo.png"
+    fake.write_text("this is no picture")
+    bring(tab, fake)
+    tab.wait_for_selector("text=/not a picture that can be read/", timeout=30_000)
+
+
+def test_a_rotated_photo_in_its_own_shape(tab, tmp_path):
+    path, exif = tmp_path / "rotated.jpg", Image.Exif()
+    exif[0x0112] = 6
+    Image.open(EXAMPLES / "cat.jpg").save(path, exif=exif)
+    bring(tab, path)
+    tab.wait_for_selector("#rebuild-figures table", timeout=60_000)
+    tab.get_by_label("the whole picture, its own shape").check()
+    tab.wait_for_function(
+        "document.querySelector('#rebuild-figures').innerText.includes('64 x 43 codes')", timeout=30_000
+    )
+
+
+def test_a_painted_part_is_generated_and_the_rest_stays(tab):
+    tab.get_by_role("tab", name="Inpaint").click()
+    tab.click("#inpaint-run")
+    tab.wait_for_selector("text=/there is no picture yet/", timeout=30_000)
+    tab.click("#inpaint-made")
+    canvas = tab.locator("#inpaint-canvas canvas").first
+    tab.wait_for_timeout(4000)
+    box = canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    tab.mouse.move(x - 40, y)
+    tab.mouse.down()
+    for i in range(9):
+        tab.mouse.move(x - 40 + 10 * i, y)
+    tab.mouse.up()
+    tab.wait_for_timeout(500)
+    set_slider(tab, "Steps", 8)
+    tab.click("#inpaint-run")
+    wait_done(tab, "inpaint-player")
+    state, guess = tab.evaluate(PIXELS, "#inpaint-player")
+    assert state != guess
+
+
+def test_a_noised_picture_is_restored(tab):
+    tab.get_by_role("tab", name="Noise and restore").click()
+    tab.click("#restore-made")
+    tab.wait_for_timeout(4000)
+    set_slider(tab, "Steps", 8)
+    tab.click("#restore-run")
+    wait_done(tab, "restore-player")
+    assert "step 8 of 8" in tab.locator("#restore-player").inner_text()
