@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -187,6 +188,10 @@ class Models:
             if config.get("architecture") == architecture:
                 found.append(folder.parent.name)
         return sorted(found, key=lambda name: (name != "digits", name))
+
+    def config(self, name: str) -> dict[str, Any]:
+        """The configuration alone, without loading the weights."""
+        return checkpoints.read_config(self.root / name)
 
     def get(self, name: str) -> Checkpoint:
         if name not in self.names():

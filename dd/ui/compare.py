@@ -1,14 +1,21 @@
 """Tab "Compare": up to four processes side by side, same network, same seed, same number of network calls."""
 
-import random
-
 import gradio as gr
 
 from dd.results import find_bound, find_samples, read
 from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError
 from dd.samplers import TWO_CALLS
 from dd.ui import explorer, transport
-from dd.ui.controls import class_choices, first_class, method_choices, process_choices, recipe, title
+from dd.ui.controls import (
+    class_dropdown,
+    guidance_slider,
+    method_choices,
+    model_dropdown,
+    process_choices,
+    recipe,
+    seed_with_dice,
+    title,
+)
 from dd.ui.engine import Engine
 from dd.ui.player import player
 from dd.ui.session import Session
@@ -28,12 +35,11 @@ def lane_choices() -> list[tuple[str, str]]:
 
 
 def build(models: Models, engine: Engine) -> None:
-    name = models.names()[0]
     gr.Markdown(INTRO)
     session = transport.session_state()
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
-            model = gr.Dropdown(models.names(), value=name, label="Data", info="What the network was trained on.")
+            model = model_dropdown(models.names())
             lanes = gr.Dropdown(
                 lane_choices(), value=DEFAULT, multiselect=True, max_choices=MAX_LANES, label="Lanes",
                 info="Two to four, each a process and a sampler.",
@@ -43,15 +49,8 @@ def build(models: Models, engine: Engine) -> None:
                 info="For every lane; samplers with two calls a step take half as many steps.",
             )  # fmt: skip
             images = gr.Slider(1, 36, 9, step=1, label="Images", info="In every lane.")
-            label = gr.Dropdown(
-                class_choices(models, name), value=first_class(models, name), label="Class",
-                info="What to draw; 'any' leaves it to the noise.",
-            )  # fmt: skip
-            guidance = gr.Slider(
-                0, 5, 1.0, step=0.1, label="Guidance", info="How strongly the class is insisted on, in every lane."
-            )
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0, info="The same seed gives the same race.")
-            dice = gr.Button("New seed", size="sm", elem_id="compare-dice")
+            label, guidance = class_dropdown(models, model), guidance_slider()
+            seed = seed_with_dice("compare", "race")
         with gr.Column(scale=3, min_width=320, elem_classes="dd-stage"):
             buttons = transport.buttons("compare")
             stage = player("lanes", "Press Run to start all lanes together.", "compare-player")
@@ -77,11 +76,6 @@ def build(models: Models, engine: Engine) -> None:
 
     running = transport.connect(buttons, stage, session, controls, to_recipe, models, engine)
     running.then(measured, session, table, **transport.QUIET)
-    dice.click(lambda: random.randrange(2**31), None, seed, queue=False, **transport.QUIET)
-    model.input(
-        lambda name: gr.Dropdown(class_choices(models, name), value=first_class(models, name)), model, label,
-        queue=False, **transport.QUIET,
-    )  # fmt: skip
 
 
 def _row(made: Recipe, i: int) -> list[str]:

@@ -1,6 +1,7 @@
 """What the tabs say about processes and samplers, and how their controls become a recipe."""
 
 import html
+import random
 
 import gradio as gr
 
@@ -47,7 +48,7 @@ def title(lane: Lane) -> str:
 
 def class_choices(models: Models, checkpoint: str) -> list[tuple[str, str]]:
     """("0 t-shirt", "0"), ... for a class-conditional model, always with "any"."""
-    config = models.get(checkpoint).config
+    config = models.config(checkpoint)
     classes = config["network"].get("classes", 0)
     if not classes:
         return [("any", "any")]
@@ -57,6 +58,57 @@ def class_choices(models: Models, checkpoint: str) -> list[tuple[str, str]]:
 
 def first_class(models: Models, checkpoint: str) -> str:
     return class_choices(models, checkpoint)[0][1]
+
+
+def model_dropdown(names: list[str]) -> gr.Dropdown:
+    return gr.Dropdown(names, value=names[0], label="Data", info="What the network was trained on.")
+
+
+def class_dropdown(models: Models, model: gr.Dropdown, value: str | None = None) -> gr.Dropdown:
+    """The classes of the chosen model; `value` or the first of them to begin with, whatever model is chosen."""
+
+    def choices(name: str) -> dict:
+        return {"choices": class_choices(models, name), "value": value or first_class(models, name)}
+
+    label = gr.Dropdown(**choices(model.value), label="Class", info="What to draw; 'any' leaves it to the noise.")
+    model.input(
+        lambda name: gr.Dropdown(**choices(name)), model, label, queue=False, show_progress="hidden",
+        api_visibility="private",
+    )  # fmt: skip
+    return label
+
+
+def guidance_slider() -> gr.Slider:
+    return gr.Slider(
+        0, 5, 1.0, step=0.1, label="Guidance",
+        info="How strongly the class is insisted on; any value but 1 costs twice the network.",
+    )  # fmt: skip
+
+
+def seed_with_dice(prefix: str, what: str = "picture") -> gr.Number:
+    seed = gr.Number(0, label="Seed", precision=0, minimum=0, info=f"The same seed gives the same {what}.")
+    dice = gr.Button("New seed", size="sm", elem_id=f"{prefix}-dice")
+    dice.click(
+        lambda: random.randrange(2**31), None, seed, queue=False, show_progress="hidden", api_visibility="private"
+    )
+    return seed
+
+
+def process_and_sampler() -> tuple[gr.Dropdown, gr.Dropdown]:
+    """The Dirichlet process and its step to begin with; another process brings its own samplers."""
+    process = gr.Dropdown(
+        process_choices(), value="dirichlet", label="Process", info="The noise that is run backwards."
+    )
+    sampler = gr.Dropdown(
+        method_choices("dirichlet"), value="dirichlet", label="Sampler", info="How one reverse step is taken."
+    )
+    return process, sampler
+
+
+def first_method(process: str) -> gr.Dropdown:
+    """The sampler dropdown of a process just chosen."""
+    methods = method_choices(process)
+    return gr.Dropdown(methods, value=methods[0][1])
 
 
 def refuse(error: Exception) -> gr.Error:

@@ -1,6 +1,5 @@
 """Tab "Generate": one process, stepped backwards live."""
 
-import random
 from pathlib import Path
 
 import gradio as gr
@@ -8,7 +7,20 @@ import gradio as gr
 from dd.processes import process as named_process
 from dd.runs import MAX_IMAGES, MAX_STEPS, Lane, Models, Recipe, RecipeError
 from dd.ui import explorer, transport
-from dd.ui.controls import OPTION_NAMES, class_choices, first_class, method_choices, process_choices, recipe, refuse
+from dd.ui.controls import (
+    OPTION_NAMES,
+    class_choices,
+    class_dropdown,
+    first_method,
+    guidance_slider,
+    method_choices,
+    model_dropdown,
+    process_and_sampler,
+    process_choices,
+    recipe,
+    refuse,
+    seed_with_dice,
+)
 from dd.ui.engine import Engine
 from dd.ui.player import CLEAR, player
 from dd.ui.session import Session
@@ -23,32 +35,18 @@ STEPS_LEAST = 4
 
 
 def build(models: Models, engine: Engine) -> None:
-    name = models.names()[0]
     gr.Markdown(INTRO)
     session = transport.session_state()
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
-            model = gr.Dropdown(models.names(), value=name, label="Data", info="What the network was trained on.")
-            process = gr.Dropdown(
-                process_choices(), value="dirichlet", label="Process", info="The noise that is run backwards."
-            )
-            sampler = gr.Dropdown(
-                method_choices("dirichlet"), value="dirichlet", label="Sampler", info="How one reverse step is taken."
-            )
+            model = model_dropdown(models.names())
+            process, sampler = process_and_sampler()
             steps = gr.Slider(
                 STEPS_LEAST, MAX_STEPS, 64, step=1, label="Steps", info="More steps, fewer mistakes, more time."
             )
             images = gr.Slider(1, MAX_IMAGES, 16, step=1, label="Images", info="How many are generated at once.")
-            label = gr.Dropdown(
-                class_choices(models, name), value=first_class(models, name), label="Class",
-                info="What to draw; 'any' leaves it to the noise.",
-            )  # fmt: skip
-            guidance = gr.Slider(
-                0, 5, 1.0, step=0.1, label="Guidance",
-                info="How strongly the class is insisted on; any value but 1 costs twice the network.",
-            )  # fmt: skip
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0, info="The same seed gives the same picture.")
-            dice = gr.Button("New seed", size="sm", elem_id="generate-dice")
+            label, guidance = class_dropdown(models, model), guidance_slider()
+            seed = seed_with_dice("generate")
             with gr.Accordion("Options of the process", open=False):
                 options = _option_sliders()
         with gr.Column(scale=3, min_width=320, elem_classes="dd-stage"):
@@ -72,20 +70,14 @@ def build(models: Models, engine: Engine) -> None:
         return recipe(model, [Lane(process, sampler, wanted)], steps, images, label, guidance, seed)
 
     transport.connect(buttons, stage, session, controls, to_recipe, models, engine)
-    dice.click(lambda: random.randrange(2**31), None, seed, queue=False, **transport.QUIET)
 
     def visible(process: str, sampler: str) -> list:
         known = named_process(process, 2, 784).options
         return [gr.Slider(visible=name in known and sampler in known[name].methods) for name in options]
 
     def on_process(process: str) -> list:
-        methods = method_choices(process)
-        return [gr.Dropdown(methods, value=methods[0][1]), *visible(process, methods[0][1])]
+        return [first_method(process), *visible(process, method_choices(process)[0][1])]
 
-    model.input(
-        lambda name: gr.Dropdown(class_choices(models, name), value=first_class(models, name)), model, label,
-        queue=False, **transport.QUIET,
-    )  # fmt: skip
     sliders = list(options.values())
     process.input(on_process, process, [sampler, *sliders], queue=False, **transport.QUIET)
     sampler.input(visible, [process, sampler], sliders, queue=False, **transport.QUIET)

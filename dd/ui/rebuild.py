@@ -127,7 +127,7 @@ def result(label: str, elem_id: str | None = None) -> gr.Image:
 
 def _size(models: Models, name: str) -> int:
     """Faces were learnt at 64 pixels; photographs are shown larger than they were learnt."""
-    return 64 if models.vqvae(name).network.colours == 1 else 256
+    return 64 if models.config(name)["network"]["colours"] == 1 else 256
 
 
 def table(done: Rebuilt, others: list[Quality]) -> str:

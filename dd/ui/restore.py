@@ -10,7 +10,15 @@ from PIL import Image
 from dd.images import open_image
 from dd.runs import Given, Lane, Models, Recipe, RecipeError, Run
 from dd.ui import transport
-from dd.ui.controls import class_choices, method_choices, process_choices, recipe, refuse
+from dd.ui.controls import (
+    class_dropdown,
+    first_method,
+    model_dropdown,
+    process_and_sampler,
+    recipe,
+    refuse,
+    seed_with_dice,
+)
 from dd.ui.engine import Engine
 from dd.ui.player import player
 from dd.ui.session import EXPIRES
@@ -34,13 +42,12 @@ Cells = tuple[tuple[int, ...], ...]
 
 def build(models: Models, engine: Engine, inpaint: bool) -> None:
     prefix = "inpaint" if inpaint else "restore"
-    names = sorted(models.names(), key=lambda name: "vqvae" not in models.get(name).config["data"])
-    name = names[0]
+    names = sorted(models.names(), key=lambda name: "vqvae" not in models.config(name)["data"])
     gr.Markdown(INPAINT if inpaint else RESTORE)
     session, chosen = transport.session_state(), gr.State(None, time_to_live=EXPIRES)
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
-            model = gr.Dropdown(names, value=name, label="Data", info="What the network was trained on.")
+            model = model_dropdown(names)
             made = gr.Button("Use a generated one", variant="secondary", elem_id=f"{prefix}-made")
             with gr.Accordion("Bring a picture of your own", open=False):
                 picture = upload("Your picture", f"{prefix}-upload", height=180)
@@ -59,16 +66,11 @@ def build(models: Models, engine: Engine, inpaint: bool) -> None:
                 0.05, 1, 1.0 if inpaint else 0.5, step=0.01, label="Noise to time t",
                 info="How much of the cells' information is destroyed; 1 is all of it.",
             )  # fmt: skip
-            process = gr.Dropdown(process_choices(), value="dirichlet", label="Process", info="The noise in between.")
-            sampler = gr.Dropdown(
-                method_choices("dirichlet"), value="dirichlet", label="Sampler", info="How one reverse step is taken."
-            )
+            process, sampler = process_and_sampler()
             steps = gr.Slider(4, 250, 48, step=1, label="Steps", info="More steps, fewer mistakes, more time.")
             images = gr.Slider(1, 16, 9, step=1, label="Results", info="How many different ones, side by side.")
-            label = gr.Dropdown(
-                class_choices(models, name), value="any", label="Class", info="What it is, if you know."
-            )
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0, info="The same seed gives the same results.")
+            label = class_dropdown(models, model, "any")
+            seed = seed_with_dice(prefix, "results")
         with gr.Column(scale=3, min_width=320, elem_classes="dd-stage"):
             buttons = transport.buttons(prefix)
             stage = player("pair", "Choose a picture, then press Run.", f"{prefix}-player")
@@ -81,7 +83,7 @@ def build(models: Models, engine: Engine, inpaint: bool) -> None:
         return {"background": large, "layers": [], "composite": large} if inpaint else large
 
     def on_made(name: str) -> tuple:
-        classes = models.get(name).config["network"]["classes"]
+        classes = models.config(name)["network"]["classes"]
         label = random.randrange(classes) if classes else "any"
         one = Recipe(name, (Lane(),), 32, 1, label, seed=random.randrange(2**31))
         cells = engine.do(lambda: Run(one, models).exhaust()[0][0])
@@ -91,7 +93,7 @@ def build(models: Models, engine: Engine, inpaint: bool) -> None:
         if path is None:
             return gr.skip(), gr.skip()
         try:
-            H, W = models.get(name).config["data"].get("grid", (28, 28))
+            H, W = models.config(name)["data"].get("grid", (28, 28))
             cells = engine.do(models.look(name).read, open_image(path), H, W)
         except ValueError as error:
             raise refuse(error) from error
@@ -108,16 +110,8 @@ def build(models: Models, engine: Engine, inpaint: bool) -> None:
     transport.connect(buttons, stage, session, controls, to_recipe, models, engine)
     made.click(on_made, model, [chosen, canvas], show_progress="minimal", api_visibility="private")
     picture.change(on_picture, [picture, model], [chosen, canvas], show_progress="minimal", api_visibility="private")
-    model.input(
-        lambda name: (gr.Dropdown(class_choices(models, name), value="any"), None, None), model,
-        [label, chosen, canvas], queue=False, **QUIET,
-    )  # fmt: skip
-
-    def on_process(process: str) -> gr.Dropdown:
-        methods = method_choices(process)
-        return gr.Dropdown(methods, value=methods[0][1])
-
-    process.input(on_process, process, sampler, queue=False, **QUIET)
+    model.input(lambda: (None, None), None, [chosen, canvas], queue=False, **QUIET)
+    process.input(first_method, process, sampler, queue=False, **QUIET)
 
 
 def known_cells(canvas: dict | None, H: int, W: int) -> Cells:

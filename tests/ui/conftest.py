@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,27 +30,33 @@ class App:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-@pytest.fixture(scope="session")
-def app() -> Iterator[App]:
-    """The app as a user starts it, on the shipped checkpoints."""
+@contextmanager
+def running(*options: str) -> Iterator[App]:
+    """The app as a user starts it, in its own process on a free port; on the shipped checkpoints by default."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "app.py", "--port", str(port), "--host", "127.0.0.1"]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    with subprocess.Popen(command, cwd=REPOSITORY, env=environment) as process:
+    command = [sys.executable, "app.py", "--port", str(port), "--host", "127.0.0.1", *options]
+    with subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, "HF_HUB_OFFLINE": "1"}) as process:
         url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 300
         while True:
             try:
-                urllib.request.urlopen(url, timeout=2).close()
+                urllib.request.urlopen(url, timeout=20).close()
                 break
             except (urllib.error.URLError, OSError):
                 assert process.poll() is None, "the app has exited"
-                assert time.monotonic() < deadline, "the app did not answer within 180 s"
+                assert time.monotonic() < deadline, "the app did not answer within 300 s"
                 time.sleep(0.3)
         yield App(url, process.pid)
+        assert process.poll() is None, "the app died during the tests"
         process.terminate()
+
+
+@pytest.fixture(scope="session")
+def app() -> Iterator[App]:
+    with running() as app:
+        yield app
 
 
 @pytest.fixture(scope="session")

@@ -7,14 +7,13 @@ import io
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -27,39 +26,16 @@ from dd.export import picture
 from dd.runs import Models, Recipe, RecipeError, Run
 from dd.ui.controls import refuse
 from dd.ui.engine import Engine
-from tests.ui.conftest import App
+from tests.ui.conftest import App, running
 
 REPOSITORY = Path(__file__).parents[2]
 TELLTALES = re.compile(r"Traceback|File \\?\"|site-packages|/dd/ui|OverflowError|TypeError")
 QUEUE_SIZE = 4
 
 
-@contextmanager
-def running(root: Path, *options: str) -> Iterator[App]:
-    """The app in its own process, on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "app.py", "--checkpoints", str(root), "--port", str(port), *options]
-    with subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, "HF_HUB_OFFLINE": "1"}) as process:
-        url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 300
-        while True:
-            try:
-                urllib.request.urlopen(url, timeout=20).close()
-                break
-            except (urllib.error.URLError, OSError):
-                assert process.poll() is None, "the app has exited"
-                assert time.monotonic() < deadline, "the app did not answer within 300 s"
-                time.sleep(0.3)
-        yield App(url, process.pid)
-        assert process.poll() is None, "the app died during the tests"
-        process.terminate()
-
-
 @pytest.fixture(scope="module")
 def tiny_app(tiny_root: Path) -> Iterator[App]:
-    with running(tiny_root, "--queue-size", str(QUEUE_SIZE)) as app:
+    with running("--checkpoints", str(tiny_root), "--queue-size", str(QUEUE_SIZE)) as app:
         yield app
 
 
@@ -365,7 +341,7 @@ def test_a_path_in_the_place_of_an_upload_is_refused(tiny_app: App):
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("mcp") is None, reason='needs pip install "gradio[mcp]"')
 def test_mcp_offers_the_endpoints_as_tools(tiny_root: Path):
-    with running(tiny_root, "--mcp") as app:
+    with running("--checkpoints", str(tiny_root), "--mcp") as app:
         tools = {tool["name"]: tool for tool in json.load(urllib.request.urlopen(f"{app.url}/gradio_api/mcp/schema"))}
     (generate,) = (tool for name, tool in tools.items() if name.endswith("generate"))
     assert generate["inputSchema"]["properties"]["steps"]["type"] == "integer"
