@@ -127,10 +127,15 @@ class JsonLines:
             print(f"warning: could not write {self.path} ({error})", flush=True)
 
     def truncate_after(self, step: int) -> None:
-        """Drop records beyond `step`, which a resumed run writes again."""
-        if self.path.is_file():
-            lines = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= step]
-            self.path.write_text("".join(line + "\n" for line in lines))
+        """Drop records beyond `step`, which a resumed run writes again, and half of one that a crash left."""
+        if not self.path.is_file():
+            return
+        kept = []
+        for line in self.path.read_text().splitlines():
+            with suppress(json.JSONDecodeError):
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+        self.path.write_text("".join(kept))
 
 
 def _plain(value: Any) -> Any:

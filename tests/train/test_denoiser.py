@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -153,22 +154,58 @@ def environment():
     return {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", "PYTHONPATH": str(REPOSITORY)}
 
 
-@pytest.mark.slow
+@contextmanager
+def training(config, data, out, *more):
+    """A run in its own process that has written at least two records and a state."""
+    command = [sys.executable, "-m", "train.denoiser", *arguments(config, data, out, "--steps", "100000", *more)]
+    with subprocess.Popen(command, cwd=REPOSITORY, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        metrics, deadline = out / "metrics.jsonl", time.monotonic() + 120
+        while time.monotonic() < deadline and not (metrics.is_file() and metrics.read_text().count("\n") >= 9):
+            assert process.poll() is None, "the training has exited"
+            time.sleep(0.1)
+        yield process
+        process.kill()
+
+
 def test_sigterm_saves_and_leaves(config, mnist_root, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "train.denoiser",
-        *arguments(config, mnist_root, tmp_path / "run", "--steps", "100000"),
-    ]
-    with subprocess.Popen(command, cwd=REPOSITORY, env=environment()) as process:
-        metrics = tmp_path / "run" / "metrics.jsonl"
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not (metrics.is_file() and metrics.read_text().count("\n") >= 2):
-            time.sleep(0.2)
+    with training(config, mnist_root, tmp_path / "run") as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     assert state.load_state(tmp_path / "run" / "state.pt")["step"] >= 2
+
+
+def test_kill_at_any_moment_leaves_a_state_that_resumes(config, mnist_root, tmp_path):
+    out = tmp_path / "run"
+    with training(config, mnist_root, out, "--save-every", "0") as process:  # it is nearly always saving
+        process.kill()
+    step = state.load_state(out / "state.pt")["step"]
+    assert step >= 2
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 1000, "lo')  # what a kill within a write leaves
+    more = ["--steps", str(step + 3), "--resume"]
+    denoiser.main(arguments(config, mnist_root, out, *more))
+    steps = [step for step, _ in losses(out)]
+    assert steps == list(range(1, step + 4)), "a step is missing from the record, or there twice"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
+def test_a_disk_that_is_really_full_stops_nothing(config, mnist_root, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        assert state.save_state(disk / "state.pt", {"step": 1})
+        (disk / "ballast").write_bytes(bytes(200 * 1024))
+        with training(config, mnist_root, disk, "--save-every", "0") as process:
+            process.terminate()
+            said = process.communicate(timeout=60)[0]
+            assert process.returncode == 0
+        assert "Free some space" in said
+        assert state.load_state(disk / "state.pt") == {"step": 1}
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.mark.slow
