@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,48 @@ def worker_count() -> tuple[int, int]:
     return rank, world
 
 
+def largest(value: float) -> float:
+    """The largest of all workers' values, so that they agree when a run is over."""
+    if not torch.distributed.is_initialized():
+        return value
+    x = torch.tensor(value, dtype=torch.float64)
+    torch.distributed.all_reduce(x, torch.distributed.ReduceOp.MAX)
+    return float(x)
+
+
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """The mean over the workers of every gradient, in place; nothing to do for one worker."""
+    if torch.distributed.is_initialized():
+        for parameter in parameters:
+            if parameter.grad is not None:
+                torch.distributed.all_reduce(parameter.grad)
+                parameter.grad /= torch.distributed.get_world_size()
+
+
+def gathered(x: Tensor) -> Tensor:
+    """The rows of all workers, in the same order everywhere."""
+    if not torch.distributed.is_initialized():
+        return x
+    parts = [torch.empty_like(x) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
+
+
 class StopFlag:
-    """True once SIGTERM or SIGINT has arrived, so that a run can save and leave between two steps."""
+    """True once SIGTERM or SIGINT has reached any worker, so that a run can save and leave between two steps."""
 
     def __init__(self) -> None:
-        self.raised = False
+        self._raised = False
         for sig in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sig, self._raise)
 
     def _raise(self, *_: object) -> None:
-        self.raised = True
+        self._raised = True
+
+    @property
+    def raised(self) -> bool:
+        """To be asked by all workers alike."""
+        return largest(float(self._raised)) > 0
 
 
 class Budget:
@@ -56,7 +88,7 @@ class Budget:
 
     def tick(self) -> None:
         now = time.monotonic()
-        self.seconds += min(now - self._last, self.longest)
+        self.seconds = largest(self.seconds + min(now - self._last, self.longest))
         self._last = now
         self.step += 1
 

@@ -7,8 +7,9 @@
     R = - sum_k softmax(-|z - e_k|^2 / T) log p(k | codes above and to the left)   nats a code.
 
 R is entropy-constrained quantisation (Chou, Lookabaugh & Gray 1989) with a context: codes that a small causal network
-cannot foresee cost, so the encoder learns ones that a prior can learn. One process (codebook statistics are not shared
-between workers). Every random number of a step is a function of (seed, step): a resumed run continues exactly.
+cannot foresee cost, so the encoder learns ones that a prior can learn. Several processes (torchrun, accelerate launch)
+average their gradients and see each other's latents, so that their codebooks stay one. Every random number of a step is
+a function of (seed, step, rank): a resumed run continues exactly.
 """
 
 import argparse
@@ -27,7 +28,19 @@ from dd.networks.vqvae import CausalContext, Coded, VqVae
 from train.cards import vqvae_card
 from train.evaluate_vqvae import measure
 from train.pictures import Pictures, load_split
-from train.state import Budget, Ema, JsonLines, StopFlag, cosine_rate, every, load_state, save_state
+from train.state import (
+    Budget,
+    Ema,
+    JsonLines,
+    StopFlag,
+    average_gradients,
+    cosine_rate,
+    every,
+    gathered,
+    load_state,
+    save_state,
+    worker_count,
+)  # fmt: skip
 
 RAMP = 0.05  # of the run, over which the weights of the GAN and of the price grow
 
@@ -65,7 +78,10 @@ class Trainer:
         self.ema.shadow, self.ema.n = state["ema"], state["ema_n"]
 
     def step(self, x: Tensor, progress: float, generator: torch.Generator) -> dict[str, float]:
-        """One update of all networks on images x (B, c, H, W); the report of what each loss was."""
+        """One update of all networks on this worker's images x (B, c, H, W); the report of what each loss was.
+
+        generator: the same in every worker, so that all revive the same codes at the same places.
+        """
         w = self.w
         for group in self.optimiser.param_groups:
             group["lr"] = cosine_rate(self.config["rate"], progress)
@@ -78,11 +94,12 @@ class Trainer:
         latent_loss = w["commit"] * commit + w["price"] * ramp(progress, w["price_start"]) * price
         self.optimiser.zero_grad()
         torch.autograd.backward([coded.x_hat, latent_loss], [gradient, None])
+        average_gradients([*self.network.parameters(), *self.context.parameters()])
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config["clip"])
         self.optimiser.step()
         revive = w["revive"] if progress < 0.8 else 0.0
-        rows = coded.z.detach().movedim(1, -1).flatten(0, 2)
-        revived = self.network.quantiser.update(rows, coded.codes.flatten(), w["decay"], revive, generator)
+        rows, codes = gathered(coded.z.detach().movedim(1, -1).flatten(0, 2)), gathered(coded.codes.flatten())
+        revived = self.network.quantiser.update(rows, codes, w["decay"], revive, generator)
         self.ema.update(self.network)
         alive = (self.network.quantiser.counts > 0.1 * len(rows) / self.network.K).float().mean()
         measures = {"commit": commit, "price_nats": price, "norm": norm, "revived": revived, "alive": alive}
@@ -115,6 +132,7 @@ class Trainer:
         loss = discriminator_loss(real, rebuilt)
         self.critic_optimiser.zero_grad()
         loss.backward()
+        average_gradients(self.discriminator.parameters())
         self.critic_optimiser.step()
         return {"critic": loss, "score_real": real.mean(), "score_rebuilt": rebuilt.mean()}
 
@@ -131,13 +149,14 @@ def ramp(progress: float, start: float) -> float:
     return min(1.0, max(0.0, (progress - start) / RAMP))
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed * 100_000_000 + step)
+def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed((seed * 4096 + rank) * 100_000_000 + step)
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     config = configure(args)
+    rank, _ = worker_count()
     device = best_device() if args.device is None else torch.device(args.device)
     out = Path(args.out or Path("runs") / config["name"])
     out.mkdir(parents=True, exist_ok=True)
@@ -156,12 +175,17 @@ def main(argv: list[str] | None = None) -> None:
         state = load_state(state_path)
         trainer.load_state_dict(state)
         budget.step, budget.seconds = state["step"], state["seconds"]
-        metrics.truncate_after(budget.step)
+        if rank == 0:
+            metrics.truncate_after(budget.step)
 
     def save() -> None:
+        if rank > 0:
+            return
         save_state(state_path, trainer.state_dict() | {"step": budget.step, "seconds": budget.seconds})
 
     def evaluate() -> None:
+        if rank > 0:
+            return
         trained = {"pictures": len(pictures), "seed": config["seed"], "steps": budget.step}
         trained |= {"minutes": round(budget.seconds / 60, 1)}
         export(out / "checkpoint", trainer.ema.shadow, config | {"trained": trained}, command(args))
@@ -176,16 +200,16 @@ def main(argv: list[str] | None = None) -> None:
 
     stop = StopFlag()
     maybe_save, maybe_evaluate = every(60 * args.save_every, save), every(60 * args.evaluate_every, evaluate)
-    bar = tqdm(disable=args.quiet, initial=budget.step, total=args.steps, unit="step")
+    bar = tqdm(disable=rank > 0 or args.quiet, initial=budget.step, total=args.steps, unit="step")
     budget.start()
     while budget.progress < 1 and not stop.raised:
-        generator = step_generator(config["seed"], budget.step)
-        x = pictures.batch(config["batch"], data["crop"], data["smallest"], generator)
+        mine, shared = (step_generator(config["seed"], budget.step, r) for r in (rank + 1, 0))
+        x = pictures.batch(config["batch"], data["crop"], data["smallest"], mine)
         x = x.to(device, memory_format=torch.channels_last)  # a fifth faster than planes, on CPUs with bf16
-        report = trainer.step(x, budget.progress, generator)
+        report = trainer.step(x, budget.progress, shared)
         budget.tick()
         bar.update()
-        if budget.step % args.log_every == 0:
+        if rank == 0 and budget.step % args.log_every == 0:
             metrics.write(step=budget.step, seconds=round(budget.seconds, 1), **report)
             bar.set_postfix(l1=f"{report['l1']:.4f}", lpips=f"{report['lpips']:.4f}")
         maybe_save()

@@ -76,7 +76,7 @@ class Dirichlet:
 
     def _log_h(self, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
         """log h and h'/h at x_t. A step asks for what its evidence has asked for, so the last answer on x_t is kept."""
-        if isinstance(t, Tensor):
+        if isinstance(t, Tensor) or x_t.requires_grad:  # an answer with a graph would keep x_t alive
             return self.kernel.log_h(x_t, self.tau(t))
         kept = self._answers.get(x_t)
         if kept is None or kept[0] != t:

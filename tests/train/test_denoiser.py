@@ -46,11 +46,11 @@ def test_resumed_run_equals_an_uninterrupted_one(config, mnist_root, tmp_path, m
     denoiser.main(arguments(config, mnist_root, tmp_path / "whole", "--steps", "6"))
 
     tick, flags = state.Budget.tick, []
-    monkeypatch.setattr(state.StopFlag, "__init__", lambda self: flags.append(self) or setattr(self, "raised", False))
+    monkeypatch.setattr(state.StopFlag, "__init__", lambda self: flags.append(self) or setattr(self, "_raised", False))
 
     def stop_at_three(self):
         tick(self)
-        flags[-1].raised = self.step == 3
+        flags[-1]._raised = self.step == 3
 
     monkeypatch.setattr(state.Budget, "tick", stop_at_three)
     denoiser.main(arguments(config, mnist_root, tmp_path / "parts", "--steps", "6"))
@@ -211,7 +211,9 @@ def test_a_disk_that_is_really_full_stops_nothing(config, mnist_root, tmp_path):
 @pytest.mark.slow
 def test_two_workers_of_torchrun_train_one_network(config, mnist_root, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, "-m", "train.denoiser", *arguments(config, mnist_root, tmp_path / "run", "--steps", "3")]
+    command = [*launcher, "-m", "train.denoiser", *arguments(config, mnist_root, tmp_path / "run", "--minutes", "0.1")]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert [step for step, _ in losses(tmp_path / "run")] == [1, 2, 3]
+    steps = [step for step, _ in losses(tmp_path / "run")]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) > 2

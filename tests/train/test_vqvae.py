@@ -161,7 +161,7 @@ def test_price_makes_codes_more_predictable(root):
         vqvae.main(arguments(root, out, "--steps", "150"))
         made = codes.encode_folder(root / out / "checkpoint", root / "shapes", 40)
         entropy[price] = codes.entropies(made.codes, made.codes, made.K)["left_up"]
-    assert entropy[1.0] < 0.7 * entropy[0.0]
+    assert entropy[1.0] < 0.8 * entropy[0.0]
 
 
 @pytest.mark.slow
@@ -177,6 +177,31 @@ def test_sigterm_saves_and_the_run_can_be_resumed(root):
     assert step == records(root, "run")[-1]["step"] > 3
     vqvae.main(arguments(root, "run", "--steps", str(step + 2), "--resume"))
     assert records(root, "run")[-1]["step"] == step + 2
+
+
+@pytest.mark.slow
+def test_two_workers_of_torchrun_keep_one_codebook(root):
+    """Each worker writes what it ends with; weights and codebooks must be the same to the bit."""
+    script = """
+import sys, torch
+from train import state, vqvae
+steps = vqvae.Trainer.step
+def step(self, *a):
+    report = steps(self, *a)
+    torch.save(self.state_dict(), sys.argv[-1] + str(state.worker_count()[0]))
+    return report
+vqvae.Trainer.step = step
+vqvae.main(sys.argv[1:-1])
+"""
+    (root / "worker.py").write_text(script)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, str(root / "worker.py"), *arguments(root, "two", "--steps", "4"), str(root / "end")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (torch.load(root / f"end{rank}", weights_only=True)["network"] for rank in (0, 1))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert len(records(root, "two")) > 0
 
 
 def test_resume_without_a_state_says_so(root):
