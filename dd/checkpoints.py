@@ -18,10 +18,12 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dd.networks.classifier import Classifier
-from dd.networks.unet import EvidenceUNet
+from dd.networks.unet import EvidenceUNet, NoiseUNet
 from dd.networks.vqvae import VqVae
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {"evidence-unet": EvidenceUNet, "classifier": Classifier, "vqvae": VqVae}
+ARCHITECTURES: dict[str, type[nn.Module]] = {
+    "evidence-unet": EvidenceUNet, "noise-unet": NoiseUNet, "classifier": Classifier, "vqvae": VqVae,
+}  # fmt: skip
 FILES = ("model.safetensors", "config.json", "README.md")
 
 

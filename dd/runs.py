@@ -22,9 +22,9 @@ from dd import checkpoints
 from dd.checkpoints import Checkpoint
 from dd.device import for_inference
 from dd.looks import Decoded, GreyLevels, masked
-from dd.processes import REGISTRY, process
+from dd.processes import OWN_NETWORK, REGISTRY, process
 from dd.processes.clock import entropy
-from dd.samplers import TWO_CALLS, Denoiser, Frame, default_grid, draw_clean, race, reverse, time_grid
+from dd.samplers import TWO_CALLS, Denoiser, Frame, default_grid, race, reverse, time_grid
 
 MAX_STEPS, MAX_IMAGES, MAX_LANES = 500, 64, 4
 MAX_WORK = 40_000  # steps x images x lanes of one run
@@ -153,8 +153,9 @@ def grid(rows: object, name: str, K: int, H: int, W: int) -> tuple[tuple[int, ..
 
 
 def _check_lane(lane: Lane, K: int, cells: int) -> Lane:
-    if lane.process not in REGISTRY:
-        raise RecipeError(f"there is no process {str(lane.process)[:40]!r}; choose one of {', '.join(REGISTRY)}")
+    known = REGISTRY | OWN_NETWORK
+    if lane.process not in known:
+        raise RecipeError(f"there is no process {str(lane.process)[:40]!r}; choose one of {', '.join(known)}")
     process_ = process(lane.process, K, cells)
     if lane.method not in process_.methods:
         raise RecipeError(
@@ -206,6 +207,25 @@ class Models:
             raise RecipeError(f"there is no VQ-VAE {str(name)[:60]!r} here; available: {known}")
         return self._load_vqvae(name)
 
+    def answering(self, name: str, architecture: str) -> Checkpoint:
+        """The network of that architecture for the data of model `name`: itself, or another one's beside it."""
+        if self.config(name)["architecture"] == architecture:
+            return self.get(name)
+        other = self.companion(name, architecture)
+        if other is None:
+            raise RecipeError(f"there is no {architecture} beside {name}; train one, or choose another process")
+        return self._load(other)
+
+    def companion(self, name: str, architecture: str) -> str | None:
+        """The checkpoint of that architecture that has learnt the same data as model `name`."""
+        data = self.config(name)["data"]
+        wanted = (data["source"], data["K"], data["cells"])
+        for other in self.names(architecture):
+            data = self.config(other)["data"]
+            if (data["source"], data["K"], data["cells"]) == wanted:
+                return other
+        return None
+
     def look(self, name: str) -> GreyLevels | Decoded:
         """How the categories of this denoiser are shown."""
         data = self.get(name).config["data"]
@@ -237,7 +257,7 @@ class View:
     step: int
     calls: int
     t: float
-    entropy: float
+    entropy: float | None  # bits per cell of the posterior, where there is one
     state: np.ndarray
     guess: np.ndarray
 
@@ -260,7 +280,6 @@ class Run:
             )
         self.recipe = dataclasses.replace(recipe, sha256=checkpoint.sha256)
         self.labels = self._labels(classes)
-        self.processes = [process(lane.process, self.K, self.H * self.W) for lane in recipe.lanes]
         self.generators = [torch.Generator().manual_seed(recipe.seed) for _ in recipe.lanes]
         self.look = models.look(recipe.checkpoint)
         given = recipe.given
@@ -268,7 +287,12 @@ class Run:
         known = None
         if given is not None and given.known is not None:
             known = torch.where(torch.tensor(given.known) > 0, self.given, -1)
-        self._denoise = Denoiser(checkpoint.network, self.labels, recipe.guidance, known)
+        self.processes = [process(lane.process, self.K, self.H * self.W) for lane in recipe.lanes]
+        self.networks = [models.answering(recipe.checkpoint, p.architecture) for p in self.processes]
+        if known is not None and any(network is not checkpoint for network in self.networks):
+            raise RecipeError("the DDPM on pixels knows no certain cells; choose another process to inpaint")
+        shared = {c.sha256: Denoiser(c.network, self.labels, recipe.guidance, known) for c in self.networks}
+        self._denoise = [shared[c.sha256] for c in self.networks]
         self._frames = self._start()
         self._lock = threading.Lock()
         self.views: list[list[View]] = []
@@ -325,7 +349,8 @@ class Run:
             return views
 
     def _finish(self, frames: list[Frame]) -> None:
-        self.cells = [draw_clean(frame.p, g) for frame, g in zip(frames, self.generators, strict=True)]
+        lanes = zip(frames, self.processes, self.generators, strict=True)
+        self.cells = [process_.clean(frame.p, generator) for frame, process_, generator in lanes]
         self.finished = True
 
     def _remember(self, frames: list[Frame]) -> None:
@@ -338,7 +363,9 @@ class Run:
         state = self.look.of_points(process_.simplex(frame.x))
         if process_.name == "d3pm-absorbing":
             state = masked(state, frame.x == self.K, self.look.factor)
-        bits = float(entropy(frame.p.clamp(min=1e-12).log()).mean()) / math.log(2)
+        bits = None
+        if process_.name in REGISTRY:
+            bits = float(entropy(frame.p.clamp(min=1e-12).log()).mean()) / math.log(2)
         return View(frame.step, frame.calls, frame.t, bits, state, self.look.of_points(frame.p))
 
     def exhaust(self) -> list[Tensor]:

@@ -23,13 +23,14 @@ CERTAIN = 1e3  # log-evidence of a known cell: finite, so that it can be added t
 class Query:
     """A state x at time t whose evidence the network shall see.
 
-    shown: False for a method's inner points. last: the end of the run, where the previous f serves (the evidence there
-    is all but certain), so that N steps cost N calls.
+    estimate: from (f, evidence) to the clean estimate p. shown: False for a method's inner points. last: the end of
+    the run, where the previous f serves (the evidence there is all but certain), so that N steps cost N calls.
     """
 
     t: float
     x: Tensor
     evidence: Tensor
+    estimate: Callable[[Tensor, Tensor], Tensor]
     shown: bool = True
     last: bool = False
 
@@ -74,19 +75,20 @@ def reverse(
     """Run the process backwards along `times` from x. Yields a query for each point, is sent f, ends at times[-1]."""
     if method not in process.methods:
         raise ValueError(f"{process.name} has no sampler {method!r}; choose one of {', '.join(process.methods)}")
+    see = process.estimate
     for t, s in pairwise(times):
-        f = yield Query(t, x, process.evidence(x, t))
+        f = yield Query(t, x, process.evidence(x, t), see)
         if method == "heun":
             guess = process.step(x, f, t, s, "ode", generator, **options)
-            f_s = yield Query(s, guess, process.evidence(guess, s), shown=False)
+            f_s = yield Query(s, guess, process.evidence(guess, s), see, shown=False)
             x = process.heun(x, f, guess, f_s, t, s)
         elif method == "langevin":
             x = process.step(x, f, t, s, "dirichlet", generator, **options)
-            f = yield Query(s, x, process.evidence(x, s), shown=False)
+            f = yield Query(s, x, process.evidence(x, s), see, shown=False)
             x = process.correct(x, f, t, s, generator)
         else:
             x = process.step(x, f, t, s, method, generator, **options)
-    yield Query(times[-1], x, process.evidence(x, times[-1]), last=True)
+    yield Query(times[-1], x, process.evidence(x, times[-1]), see, last=True)
 
 
 class Denoiser:
@@ -129,20 +131,26 @@ def frames(run: Generator[Query, Tensor, None], denoise: Callable[[Tensor], Tens
     return (lane[0] for lane in race([run], denoise))
 
 
-def race(runs: list[Generator[Query, Tensor, None]], denoise: Callable[[Tensor], Tensor]) -> Iterator[list[Frame]]:
-    """Drive several samplers of one network in lockstep: all their evidence goes through it as one batch.
+def race(
+    runs: list[Generator[Query, Tensor, None]], denoise: Callable[[Tensor], Tensor] | list[Callable[[Tensor], Tensor]]
+) -> Iterator[list[Frame]]:
+    """Drive several samplers in lockstep: all evidence for the same network goes through it as one batch.
 
-    Methods that call the network twice a step share their second call; a lane that has ended keeps its last frame.
+    denoise: the network of all lanes, or a list with one for each. Methods that call the network twice a step share
+    their second call; a lane that has ended keeps its last frame.
     """
     n = len(runs)
+    denoisers = denoise if isinstance(denoise, list) else [denoise] * n
     queries: list[Query | None] = [next(run) for run in runs]
     f, calls, latest = [None] * n, [0] * n, [None] * n
 
     def ask(lanes: list[int]) -> None:
-        answers = denoise(torch.cat([queries[i].evidence for i in lanes]))
-        for i, f_i in zip(lanes, answers.split([len(queries[i].x) for i in lanes]), strict=True):
-            f[i] = f_i
-            calls[i] += 1
+        for network in {id(denoisers[i]): denoisers[i] for i in lanes}.values():
+            together = [i for i in lanes if denoisers[i] is network]
+            answers = network(torch.cat([queries[i].evidence for i in together]))
+            for i, f_i in zip(together, answers.split([len(queries[i].x) for i in together]), strict=True):
+                f[i] = f_i
+                calls[i] += 1
 
     def advance(lanes: list[int]) -> None:
         for i in lanes:
@@ -157,19 +165,13 @@ def race(runs: list[Generator[Query, Tensor, None]], denoise: Callable[[Tensor],
             ask(asking)
         for i in live:
             q = queries[i]
-            latest[i] = Frame(step, calls[i], q.t, q.x, torch.softmax(f[i] + q.evidence, 1))
+            latest[i] = Frame(step, calls[i], q.t, q.x, q.estimate(f[i], q.evidence))
         yield list(latest)
         step += 1
         advance(live)
         if inner := [i for i in live if queries[i] is not None and not queries[i].shown]:
             ask(inner)
             advance(inner)
-
-
-def draw_clean(p: Tensor, generator: torch.Generator) -> Tensor:
-    """Categories (B, H, W) drawn from p (B, K, H, W). Drawing, not argmax: p is what the model means."""
-    u = torch.rand((p.shape[0], 1, *p.shape[2:]), generator=generator)
-    return (u >= p.cumsum(1)[:, :-1]).sum(1)
 
 
 def generate(
@@ -188,4 +190,4 @@ def generate(
     x = process.prior(shape, generator)
     run = reverse(process, x, times, method, generator, **options)
     *_, last = frames(run, denoise)
-    return draw_clean(last.p, generator)
+    return process.clean(last.p, generator)

@@ -20,8 +20,8 @@ from dd.data import Grey, epoch_order, load, to_cells
 from dd.device import autocast, best_device
 from dd.likelihood import estimate_bound, network_denoiser
 from dd.looks import Decoded, GreyLevels
-from dd.networks.unet import Block, EvidenceUNet
-from dd.processes import Process, process
+from dd.networks.unet import Block, UNet
+from dd.processes import REGISTRY, Process, process
 from dd.render import tile, to_image
 from dd.samplers import Denoiser, generate
 from train.codes import load_codes, load_grids
@@ -50,7 +50,7 @@ def mixture_loss(
     generator: torch.Generator,
     device: torch.device,
 ) -> tuple[Tensor, dict[str, float]]:
-    """The bound's Monte-Carlo estimate, nats per image, with the batch dealt out to the processes; one network call."""
+    """The bound's Monte-Carlo estimate, nats per image (the DDPM's L_simple), the batch dealt out; one network call."""
     evidence, pieces = [], []
     for (process_, count), x0_part in zip(parts, x0.split([count for _, count in parts]), strict=True):
         t, weight = process_.times(count, generator)
@@ -59,11 +59,12 @@ def mixture_loss(
         pieces.append((process_, x0_part, x_t, t, weight))
     l = torch.cat(evidence)
     with autocast(device):
-        f = network(l.to(device), None if label is None else label.to(device))
-    logits = (f.float().cpu() + l).split([count for _, count in parts])
-    losses, report = [], {}
-    for (process_, x0_part, x_t, t, weight), logits_part in zip(pieces, logits, strict=True):
-        bound = weight.float() * process_.loss(logits_part, x0_part, x_t, t).float()
+        f = network(l.to(device), None if label is None else label.to(device)).float().cpu()
+    counts, losses, report = [count for _, count in parts], [], {}
+    answers = zip(f.split(counts), l.split(counts), strict=True)
+    for (process_, x0_part, x_t, t, weight), (f_part, l_part) in zip(pieces, answers, strict=True):
+        logits = process_.logits(f_part, l_part)
+        bound = weight.float() * process_.loss(logits, x0_part, x_t, t).float()
         losses.append(bound)
         report[process_.name] = float(bound.detach().mean())
     return torch.cat(losses).mean(), report
@@ -132,8 +133,7 @@ def main(argv: list[str] | None = None) -> None:
             averaged.load_state_dict(ema.shadow)
             generator = torch.Generator().manual_seed(1)
             x0 = to_cells(held_out.images[: args.held_out], K, config["data"]["cells"], generator)
-            denoise = network_denoiser(averaged)
-            bounds = {f"held_out/{p.name}": estimate_bound(p, denoise, x0, None, 1, generator).mean for p, _ in parts}
+            bounds = {f"held_out/{p.name}": held_out_loss(averaged, p, x0, generator, device) for p, _ in parts}
             metrics.write(step=budget.step, seconds=round(budget.seconds, 1), **bounds)
             print({k: round(v, 2) for k, v in bounds.items()}, flush=True)
             labels = torch.arange(40) % config["network"]["classes"] if config["network"]["classes"] else None
@@ -185,6 +185,17 @@ def code_look(config: dict, path: str) -> Decoded:
     return Decoded(vqvae.network)
 
 
+@torch.no_grad()
+def held_out_loss(
+    network: torch.nn.Module, process_: Process, x0: Tensor, generator: torch.Generator, device: torch.device
+) -> float:
+    """The bound, nats per image, without labels; for a process that has none, the loss."""
+    if process_.name in REGISTRY:
+        return estimate_bound(process_, network_denoiser(network), x0, None, 1, generator).mean
+    parts = [float(mixture_loss(network, [(process_, len(x))], x, None, generator, device)[0]) for x in x0.split(100)]
+    return sum(parts) / len(parts)
+
+
 def drop_labels(labels: Tensor, config: dict, generator: torch.Generator) -> Tensor | None:
     """Replace a share of the labels by "any", for guidance and for the unconditional bound."""
     classes = config["network"]["classes"]
@@ -207,7 +218,7 @@ def copy_matching(network: torch.nn.Module, other: torch.nn.Module) -> None:
 
 
 @torch.no_grad()
-def unconditional_state(network: EvidenceUNet) -> dict[str, Tensor]:
+def unconditional_state(network: UNet) -> dict[str, Tensor]:
     """The weights without classes that compute what `network` computes for the label "any".
 
     h (1 + scale) + shift of a constant embedding is folded into the weight and bias of the norm before it.

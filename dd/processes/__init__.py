@@ -8,6 +8,7 @@ from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.processes.gaussian import Gaussian
 from dd.processes.multinomial import Multinomial
+from dd.processes.pixels import Pixels
 
 REGISTRY: dict[str, Callable[..., Process]] = {
     "dirichlet": Dirichlet,
@@ -19,12 +20,16 @@ REGISTRY: dict[str, Callable[..., Process]] = {
 }
 
 
+OWN_NETWORK: dict[str, Callable[..., Process]] = {"ddpm": Pixels}  # not answered by the evidence network
+
+
 @lru_cache(maxsize=32)
 def process(name: str, K: int, cells: int) -> Process:
     """The process of that name for K categories and images of that many cells; tables are built once."""
-    if name not in REGISTRY:
-        raise ValueError(f"unknown process {name!r}; choose one of {', '.join(REGISTRY)}")
-    return REGISTRY[name](K, cells)
+    known = REGISTRY | OWN_NETWORK
+    if name not in known:
+        raise ValueError(f"unknown process {name!r}; choose one of {', '.join(known)}")
+    return known[name](K, cells)
 
 
-__all__ = ["REGISTRY", "Process", "log_posterior", "process"]
+__all__ = ["OWN_NETWORK", "REGISTRY", "Process", "log_posterior", "process"]

@@ -29,6 +29,7 @@ class Process(Protocol):
     """A process is pure mathematics: no network, no optimiser, no state of its own beyond tables."""
 
     name: str
+    architecture: str  # of the networks that answer its evidence
     K: int
     clock: Clock
     methods: tuple[str, ...]
@@ -59,6 +60,33 @@ class Process(Protocol):
 
     def simplex(self, x_t: Tensor) -> Tensor:
         """The state as a point of the simplex for display: (B, K, H, W)."""
+
+    def logits(self, f: Tensor, evidence: Tensor) -> Tensor:
+        """What `loss` takes: what the network's output says together with the evidence."""
+
+    def estimate(self, f: Tensor, evidence: Tensor) -> Tensor:
+        """The clean estimate as a point of the simplex: (B, K, H, W)."""
+
+    def clean(self, p: Tensor, generator: torch.Generator) -> Tensor:
+        """Categories (B, H, W) at the end of a run, from the last posterior."""
+
+
+class Categorical:
+    """What processes share whose clean cells are categories and whose network sees the evidence alone."""
+
+    architecture = "evidence-unet"
+
+    def logits(self, f: Tensor, evidence: Tensor) -> Tensor:
+        """Bayes' rule: own evidence times what the context says."""
+        return f + evidence
+
+    def estimate(self, f: Tensor, evidence: Tensor) -> Tensor:
+        return torch.softmax(f + evidence, 1)
+
+    def clean(self, p: Tensor, generator: torch.Generator) -> Tensor:
+        """Drawn from p, not its argmax: p is what the model means."""
+        u = torch.rand((p.shape[0], 1, *p.shape[2:]), generator=generator)
+        return (u >= p.cumsum(1)[:, :-1]).sum(1)
 
 
 def log_posterior(f: Tensor, evidence: Tensor) -> Tensor:

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dd.processes.base import Option, draw, stratified
+from dd.processes.base import Categorical, Option, draw, stratified
 from dd.processes.chains import absorbing_chain, gaussian_chain, information, uniform_chain
 from dd.processes.clock import Clock
 
 
-class D3PM:
+class D3PM(Categorical):
     """K categories, transition "uniform", "absorbing" or "gaussian", T steps."""
 
     continuous = False

@@ -17,14 +17,14 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from dd.bridge import bridge
-from dd.processes.base import Option, draw, log_posterior, stratified
+from dd.processes.base import Categorical, Option, draw, log_posterior, stratified
 from dd.processes.clock import Clock, entropy
 from dd.wright_fisher import WrightFisher, standard_gamma, tau_for_kl, wright_fisher
 
 END_NATS = 0.01  # nats per image left at each end of the path
 
 
-class Dirichlet:
+class Dirichlet(Categorical):
     """K categories, `cells` cells per image (they set tau_min and tau_max), concentrations alpha (a number, or K)."""
 
     name = "dirichlet"

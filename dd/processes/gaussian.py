@@ -12,13 +12,13 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from dd.processes.base import Option, stratified
+from dd.processes.base import Categorical, Option, stratified
 from dd.processes.clock import Clock, entropy
 
 END_NATS = 0.01
 
 
-class Gaussian:
+class Gaussian(Categorical):
     """K categories, `cells` cells per image. Own time v = log((1 - abar) / abar), the log noise-to-signal ratio."""
 
     name = "gaussian"
@@ -70,16 +70,20 @@ class Gaussian:
         """DDIM with noise eta ("ddpm"; eta = 1 is the ancestral step) or without ("ddim", the probability-flow ODE)."""
         if method not in ("ddpm", "ddim", "ode"):
             raise ValueError(f"unknown method {method!r}; choose one of {', '.join(self.methods)}")
-        p = torch.softmax(f + self.evidence(x_t, t), 1)
-        return self.ddim_step(x_t, p, t, s, eta if method == "ddpm" else 0.0, generator)
+        x_0 = self.clean_estimate(x_t, f, t)
+        return self.ddim_step(x_t, x_0, t, s, eta if method == "ddpm" else 0.0, generator)
 
-    def ddim_step(self, x_t: Tensor, p: Tensor, t: float, s: float, eta: float, generator: torch.Generator) -> Tensor:
-        """x_s = sqrt(abar_s) p + sqrt(1 - abar_s - sigma^2) eps + sigma z (Song et al. 2021, eq. 12 and 16)."""
+    def clean_estimate(self, x_t: Tensor, f: Tensor, t: float) -> Tensor:
+        """x_0 as the network sees it: the posterior mean of the one-hot, p."""
+        return self.estimate(f, self.evidence(x_t, t))
+
+    def ddim_step(self, x_t: Tensor, x_0: Tensor, t: float, s: float, eta: float, generator: torch.Generator) -> Tensor:
+        """x_s = sqrt(abar_s) x_0 + sqrt(1 - abar_s - sigma^2) eps + sigma z (Song et al. 2021, eq. 12 and 16)."""
         v_t, v_s = float(self.clock.native(t)), float(self.clock.native(s))
         abar_t, abar_s = _sigmoid(-v_t), _sigmoid(-v_s)
         sigma2 = eta**2 * _sigmoid(v_s) / _sigmoid(v_t) * max(0.0, 1 - abar_t / abar_s)
-        eps = (x_t - abar_t**0.5 * p) / _sigmoid(v_t) ** 0.5
-        x_s = abar_s**0.5 * p + max(0.0, _sigmoid(v_s) - sigma2) ** 0.5 * eps
+        eps = (x_t - abar_t**0.5 * x_0) / _sigmoid(v_t) ** 0.5
+        x_s = abar_s**0.5 * x_0 + max(0.0, _sigmoid(v_s) - sigma2) ** 0.5 * eps
         if sigma2 > 0:
             x_s = x_s + sigma2**0.5 * torch.randn(x_t.shape, generator=generator)
         return x_s
@@ -92,10 +96,9 @@ class Gaussian:
         return z * _sigmoid(-v_s) ** 0.5
 
     def _noise(self, x_t: Tensor, f: Tensor, t: float) -> Tensor:
-        """eps = (x_t - sqrt(abar) p) / sqrt(1 - abar)."""
+        """eps = (x_t - sqrt(abar) x_0) / sqrt(1 - abar)."""
         v = float(self.clock.native(t))
-        p = torch.softmax(f + self.evidence(x_t, t), 1)
-        return (x_t - _sigmoid(-v) ** 0.5 * p) / _sigmoid(v) ** 0.5
+        return (x_t - _sigmoid(-v) ** 0.5 * self.clean_estimate(x_t, f, t)) / _sigmoid(v) ** 0.5
 
     def times(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """v stratified uniform; the rate is per unit of SNR = e^-v, so the weight is e^-v times the span."""

@@ -29,8 +29,9 @@ DEFAULT = ["dirichlet/dirichlet", "d3pm-absorbing/ancestral", "d3pm-uniform/ance
 HEADERS = ["Lane", "Calls", "Bound, nats per image", "FID", "FID floor", "Accuracy", "s per image"]
 
 
-def lane_choices() -> list[tuple[str, str]]:
-    lanes = [Lane(name, method) for _, name in process_choices() for _, method in method_choices(name)]
+def lane_choices(models: Models, model: str) -> list[tuple[str, str]]:
+    names = [name for _, name in process_choices(models, model)]
+    lanes = [Lane(name, method) for name in names for _, method in method_choices(name)]
     return [(title(lane), f"{lane.process}/{lane.method}") for lane in lanes]
 
 
@@ -41,8 +42,8 @@ def build(models: Models, engine: Engine) -> None:
         with gr.Column(scale=1, min_width=300):
             model = model_dropdown(models.names())
             lanes = gr.Dropdown(
-                lane_choices(), value=DEFAULT, multiselect=True, max_choices=MAX_LANES, label="Lanes",
-                info="Two to four, each a process and a sampler.",
+                lane_choices(models, model.value), value=DEFAULT, multiselect=True, max_choices=MAX_LANES,
+                label="Lanes", info="Two to four, each a process and a sampler.",
             )  # fmt: skip
             calls = gr.Slider(
                 4, 250, 50, step=1, label="Network calls",
@@ -71,21 +72,28 @@ def build(models: Models, engine: Engine) -> None:
         if session is None or session.run is None:
             return ""
         rows = [HEADERS, ["---"] * len(HEADERS)]
-        rows += [_row(session.run.recipe, i) for i in range(len(session.run.recipe.lanes))]
+        rows += [_row(session.run.recipe, i, network.sha256) for i, network in enumerate(session.run.networks)]
         return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
+    model.input(
+        lambda name: gr.Dropdown(lane_choices(models, name), value=DEFAULT),
+        model,
+        lanes,
+        queue=False,
+        **transport.QUIET,
+    )
     running = transport.connect(buttons, stage, session, controls, to_recipe, models, engine)
     running.then(measured, session, table, **transport.QUIET)
 
 
-def _row(made: Recipe, i: int) -> list[str]:
+def _row(made: Recipe, i: int, sha256: str) -> list[str]:
     """The stored measurements of a lane at exactly its settings; "not measured" where there are none."""
     lane = made.lanes[i]
     calls = made.steps if lane.method not in TWO_CALLS else 2 * max(1, made.steps // 2)
     steps = calls // 2 if lane.method in TWO_CALLS else calls
     records = read()
-    stored = find_samples(records, made.sha256, lane.process, lane.method, steps, made.guidance) or {}
-    bound = find_bound(records, made.sha256, lane.process) or {}
+    stored = find_samples(records, sha256, lane.process, lane.method, steps, made.guidance) or {}
+    bound = find_bound(records, sha256, lane.process) or {}
 
     def show(key: str, form: str) -> str:
         value = (bound if key == "nll_nats" else stored).get(key)

@@ -6,7 +6,7 @@ import random
 import gradio as gr
 
 from dd.data import LABELS
-from dd.processes import REGISTRY, process
+from dd.processes import OWN_NETWORK, REGISTRY, process
 from dd.runs import Lane, Models, Recipe, RecipeError
 
 PROCESS_NAMES = {
@@ -16,6 +16,7 @@ PROCESS_NAMES = {
     "d3pm-gaussian": "D3PM, discretised Gaussian",
     "multinomial": "Multinomial",
     "gaussian": "Gaussian on one-hots",
+    "ddpm": "DDPM on pixels, its own network",
 }
 OPTION_NAMES = {"stretch": "Time dilation c", "below": "Dilate below t", "eta": "eta"}
 METHOD_NAMES = {
@@ -31,8 +32,10 @@ METHOD_NAMES = {
 }
 
 
-def process_choices() -> list[tuple[str, str]]:
-    return [(PROCESS_NAMES.get(name, name), name) for name in REGISTRY]
+def process_choices(models: Models | None = None, model: str = "") -> list[tuple[str, str]]:
+    """The processes of every model, and those that have a network of their own for this model's data."""
+    own = [name for name, made in OWN_NETWORK.items() if models and models.companion(model, made.architecture)]
+    return [(PROCESS_NAMES.get(name, name), name) for name in [*REGISTRY, *own]]
 
 
 def method_choices(name: str) -> list[tuple[str, str]]:
@@ -94,14 +97,18 @@ def seed_with_dice(prefix: str, what: str = "picture") -> gr.Number:
     return seed
 
 
-def process_and_sampler() -> tuple[gr.Dropdown, gr.Dropdown]:
-    """The Dirichlet process and its step to begin with; another process brings its own samplers."""
+def process_and_sampler(models: Models, model: gr.Dropdown) -> tuple[gr.Dropdown, gr.Dropdown]:
+    """The Dirichlet process and its step to begin with; another model or process brings its own choices."""
     process = gr.Dropdown(
-        process_choices(), value="dirichlet", label="Process", info="The noise that is run backwards."
+        process_choices(models, model.value), value="dirichlet", label="Process", info="The noise to run backwards."
     )
     sampler = gr.Dropdown(
         method_choices("dirichlet"), value="dirichlet", label="Sampler", info="How one reverse step is taken."
     )
+    model.input(
+        lambda name: (gr.Dropdown(process_choices(models, name), value="dirichlet"), first_method("dirichlet")),
+        model, [process, sampler], queue=False, show_progress="hidden", api_visibility="private",
+    )  # fmt: skip
     return process, sampler
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from dd.processes import OWN_NETWORK, REGISTRY
 from dd.processes import process as named_process
 from dd.runs import MAX_IMAGES, MAX_STEPS, Lane, Models, Recipe, RecipeError
 from dd.ui import explorer, transport
@@ -40,7 +41,7 @@ def build(models: Models, engine: Engine) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
             model = model_dropdown(models.names())
-            process, sampler = process_and_sampler()
+            process, sampler = process_and_sampler(models, model)
             steps = gr.Slider(
                 STEPS_LEAST, MAX_STEPS, 64, step=1, label="Steps", info="More steps, fewer mistakes, more time."
             )
@@ -61,7 +62,7 @@ def build(models: Models, engine: Engine) -> None:
 
     def to_recipe(model, process, sampler, steps, images, label, guidance, seed, *values: float) -> Recipe:
         chosen = dict(zip(options, values, strict=True))
-        known = named_process(process, 2, 784).options if process in dict(map(reversed, process_choices())) else {}
+        known = named_process(process, 2, 784).options if process in REGISTRY | OWN_NETWORK else {}
         wanted = {
             name: chosen[name]
             for name, option in known.items()

@@ -63,7 +63,7 @@ def message(run: Run, number: int, step: int, titles: list[str]) -> str:
                     "title": title,
                     "t": round(view.t, 5),
                     "calls": view.calls,
-                    "entropy": round(view.entropy, 6),
+                    "entropy": None if view.entropy is None else round(view.entropy, 6),
                     "state": base64.b64encode(view.state).decode(),
                     "guess": base64.b64encode(view.guess).decode(),
                 }

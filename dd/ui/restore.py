@@ -66,7 +66,7 @@ def build(models: Models, engine: Engine, inpaint: bool) -> None:
                 0.05, 1, 1.0 if inpaint else 0.5, step=0.01, label="Noise to time t",
                 info="How much of the cells' information is destroyed; 1 is all of it.",
             )  # fmt: skip
-            process, sampler = process_and_sampler()
+            process, sampler = process_and_sampler(models, model)
             steps = gr.Slider(4, 250, 48, step=1, label="Steps", info="More steps, fewer mistakes, more time.")
             images = gr.Slider(1, 16, 9, step=1, label="Results", info="How many different ones, side by side.")
             label = class_dropdown(models, model, "any")

@@ -17,6 +17,8 @@
     ? (text) => Uint8Array.fromBase64(text)
     : (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 
+  const bits = (lane, digits) => lane.entropy === null ? "–" : lane.entropy.toFixed(digits);  // a DDPM has none
+
   function titles(message) {
     if (!paired) return message.lanes.map((lane, i) => ({ lane: i, title: lane.title }));
     return [
@@ -75,7 +77,7 @@
       }
     }
     context.putImageData(image, 0, 0);
-    if (!paired) view.numbers.textContent = `t ${lane.t.toFixed(2)} · ${lane.entropy.toFixed(3)} bits · ${lane.calls} calls`;
+    if (!paired) view.numbers.textContent = `t ${lane.t.toFixed(2)} · ${bits(lane, 3)} bits · ${lane.calls} calls`;
   }
 
   function show(step) {
@@ -87,7 +89,7 @@
     slider.setAttribute("aria-valuetext", `step ${step} of ${message.total - 1}`);
     const lane = message.lanes[0];
     status.textContent = paired
-      ? `step ${step} of ${message.total - 1} · t = ${lane.t.toFixed(3)} · ${lane.entropy.toFixed(4)} bits per cell · ${message.ms.toFixed(0)} ms per step`
+      ? `step ${step} of ${message.total - 1} · t = ${lane.t.toFixed(3)} · ${bits(lane, 4)} bits per cell · ${message.ms.toFixed(0)} ms per step`
       : `step ${step} of ${message.total - 1} · ${message.ms.toFixed(0)} ms per step for all lanes`;
     if (curve) plot(step);
     element.dataset.step = step;
@@ -98,9 +100,10 @@
   const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"];
   function plot(step) {
     const W = curve.clientWidth || 600, H = 120, total = frames.length ? frames[0].total : 1;
-    const top = Math.max(...frames.filter(Boolean).flatMap((m) => m.lanes.map((l) => l.entropy)), 1e-6);
+    const top = Math.max(...frames.filter(Boolean).flatMap((m) => m.lanes.map((l) => l.entropy || 0)), 1e-6);
     const px = (s) => 36 + (W - 44) * s / Math.max(1, total - 1), py = (e) => 8 + (H - 28) * (1 - e / top);
     const lines = (frames[0] ? frames[0].lanes : []).map((_, i) => {
+      if (frames[0].lanes[i].entropy === null) return "";
       const points = frames.map((m, s) => m ? `${px(s).toFixed(1)},${py(m.lanes[i].entropy).toFixed(1)}` : "").join(" ");
       return `<polyline fill="none" stroke="${COLOURS[i]}" stroke-width="2" points="${points}"/>`;
     });
