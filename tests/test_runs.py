@@ -227,3 +227,21 @@ def test_a_recipe_with_a_given_image_survives_json(models):
 def test_a_given_image_that_does_not_fit_is_refused(models, given):
     with pytest.raises(RecipeError, match="must be"):
         Run(dataclasses.replace(BASE, given=given), models)
+
+
+def test_a_lane_of_another_network_runs_beside_the_others(tmp_path):
+    write_checkpoint(tmp_path / "tiny")
+    recipe = dataclasses.replace(BASE, lanes=(Lane("dirichlet", "dirichlet"), Lane("ddpm", "ddpm")))
+    with pytest.raises(RecipeError, match="no noise-unet beside tiny"):
+        Run(recipe, Models(tmp_path))
+    network = {"channels": [8, 8], "blocks": [1, 1], "classes": 10}
+    write_checkpoint(tmp_path / "noise", architecture="noise-unet", network=network)
+    run = Run(recipe, Models(tmp_path))
+    categories, pixels = run.exhaust()
+    assert categories.shape == pixels.shape
+    alone = Run(BASE, Models(tmp_path)).exhaust()[0]
+    assert (alone == categories).float().mean() > 0.99
+    assert run.views[-1][1].entropy is None
+    assert run.views[-1][0].entropy is not None
+    with pytest.raises(RecipeError, match="no certain cells"):
+        Run(dataclasses.replace(recipe, given=Given(stripes(), stripes())), Models(tmp_path))

@@ -28,12 +28,12 @@ from tqdm import tqdm
 from dd import checkpoints
 from dd.checkpoints import Checkpoint, CheckpointError
 from dd.data import Grey, load, to_cells
-from dd.device import best_device
+from dd.device import best_device, for_inference
 from dd.likelihood import Bound, differentiable_denoiser, estimate_bound, exact_vlb, network_denoiser, ode_bound
 from dd.metrics import frechet_distance, judge, precision_recall
 from dd.networks.classifier import Classifier
-from dd.networks.unet import EvidenceUNet
-from dd.processes import Process, process
+from dd.networks.unet import UNet
+from dd.processes import REGISTRY, Process, process
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.samplers import TWO_CALLS, Denoiser, default_grid, generate
@@ -62,7 +62,7 @@ class EvaluationError(ValueError):
 
 def load_denoiser(source: str | Path, device: torch.device) -> Checkpoint:
     checkpoint = checkpoints.load(source, device)
-    if not isinstance(checkpoint.network, EvidenceUNet):
+    if not isinstance(checkpoint.network, UNet):
         raise EvaluationError(
             f"{source} holds a {checkpoint.config['architecture']}, not a denoiser; give the folder of one"
         )
@@ -278,6 +278,13 @@ def evaluate(args: argparse.Namespace) -> dict:
     checkpoint = load_denoiser(args.checkpoint, device)
     config = checkpoint.config
     process_ = find_process(args.process, config)
+    if process_.architecture != config["architecture"]:
+        raise EvaluationError(
+            f"{checkpoint.name} holds {config['architecture']}, but {args.process} needs an {process_.architecture}; "
+            "give another checkpoint or another --process"
+        )
+    if "nll" in args.metrics and args.process not in REGISTRY:
+        raise EvaluationError(f"{args.process} has no likelihood bound; leave nll out of --metrics")
     sampler = args.sampler or process_.methods[0]
     if sampler not in process_.methods:
         raise EvaluationError(f"{args.process} has no sampler {sampler!r}; choose one of {', '.join(process_.methods)}")
@@ -306,6 +313,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         if args.by_decade:
             record["decades"] = by_decade(process_, checkpoint.network, bound, x0, generator)
     if {"fid", "time"} & set(args.metrics):
+        for_inference(checkpoint.network)  # what the page samples with
         samples = sample(checkpoint, process_, sampler, args.steps, args.images, args.seed, args.guidance)
         if "time" in args.metrics:
             record["seconds_per_image"] = samples.seconds_per_image

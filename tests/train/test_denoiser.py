@@ -95,6 +95,16 @@ def test_a_network_without_classes_starts_as_the_label_any():
         assert (conditional(evidence) - conditional(evidence, torch.arange(3))).abs().max() > 0.1
 
 
+def test_trains_the_noise_network_of_the_ddpm(config, mnist_root, tmp_path):
+    raw = yaml.safe_load(config.read_text()) | {"architecture": "noise-unet", "mixture": {"ddpm": 8}}
+    raw["network"].pop("K")
+    config.write_text(yaml.safe_dump(raw))
+    denoiser.main(arguments(config, mnist_root, tmp_path / "run", "--steps", "60"))
+    curve = [loss for _, loss in losses(tmp_path / "run")]
+    assert sum(curve[-10:]) < 0.6 * sum(curve[:10])
+    assert list((tmp_path / "run").glob("samples-*.png"))
+
+
 def test_trains_on_code_grids_and_names_their_vqvae(config, mnist_root, tmp_path):
     vqvae = checkpoints.load(write_vqvae(tmp_path / "toy-vqvae"))
     grids = torch.randint(8, (40, 8, 8))

@@ -191,3 +191,17 @@ def test_bad_arguments_get_a_sentence(
 def test_a_classifier_is_not_a_denoiser(folder: Path, capsys: pytest.CaptureFixture):
     with pytest.raises(SystemExit, match="not a denoiser"):
         run(folder, capsys, checkpoint="judge")
+
+
+def test_a_noise_network_is_measured_by_its_samples_only(folder: Path, capsys: pytest.CaptureFixture):
+    network = {"channels": [8, 8], "blocks": [1, 1], "classes": 10}
+    write_checkpoint(folder / "noise", architecture="noise-unet", network=network)
+    record = run(folder, capsys, "--process", "ddpm", "--metrics", "fid,time", checkpoint="noise")
+    assert record["sampler"] == "ddpm"
+    assert record["fid"] > 0
+    for arguments, sentence in (
+        (["--process", "ddpm", "--metrics", "nll"], "no likelihood bound"),
+        (["--process", "dirichlet"], "needs an evidence-unet"),
+    ):
+        with pytest.raises(SystemExit, match=sentence):
+            run(folder, capsys, *arguments, checkpoint="noise")
