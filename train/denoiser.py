@@ -33,11 +33,11 @@ def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
 
 
 def batch_at(data: Grey, config: dict, step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
-    """The grey images and labels of a step: epochs are permutations, split among the workers."""
-    size = config["batch"]
-    per_epoch = len(data.images) // (size * world)
+    """This worker's share of a step's grey images and labels; epochs are permutations."""
+    size = config["batch"] // world
+    per_epoch = len(data.images) // config["batch"]
     order = epoch_order(len(data.images), config["seed"], step // per_epoch)
-    start = (step % per_epoch * world + rank) * size
+    start = step % per_epoch * config["batch"] + rank * size
     index = order[start : start + size]
     return data.images[index], data.labels[index]
 
@@ -88,9 +88,12 @@ def main(argv: list[str] | None = None) -> None:
         data, held_out = (load(source, split, args.data_root) for split in ("train", "held-out"))
         look = GreyLevels(K)
     H, W = data.images.shape[1:]
-    parts = [(process(name, K, H * W), count) for name, count in config["mixture"].items()]
-    if sum(count for _, count in parts) != config["batch"]:
-        raise SystemExit(f"the mixture {config['mixture']} does not add up to the batch of {config['batch']}")
+    mixture = config["mixture"]
+    if sum(mixture.values()) != config["batch"]:
+        raise SystemExit(f"the mixture {mixture} does not add up to the batch of {config['batch']}")
+    if any(count % world for count in mixture.values()):
+        raise SystemExit(f"the mixture {mixture} cannot be dealt out evenly to {world} workers")
+    parts = [(process(name, K, H * W), count // world) for name, count in mixture.items()]
 
     torch.manual_seed(config["seed"])
     network = checkpoints.build(config).to(device, memory_format=torch.channels_last)

@@ -156,7 +156,9 @@ def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     config = configure(args)
-    rank, _ = worker_count()
+    rank, world = worker_count()
+    if config["batch"] % world:
+        raise SystemExit(f"a batch of {config['batch']} cannot be dealt out evenly to {world} workers")
     device = best_device() if args.device is None else torch.device(args.device)
     out = Path(args.out or Path("runs") / config["name"])
     out.mkdir(parents=True, exist_ok=True)
@@ -204,7 +206,7 @@ def main(argv: list[str] | None = None) -> None:
     budget.start()
     while budget.progress < 1 and not stop.raised:
         mine, shared = (step_generator(config["seed"], budget.step, r) for r in (rank + 1, 0))
-        x = pictures.batch(config["batch"], data["crop"], data["smallest"], mine)
+        x = pictures.batch(config["batch"] // world, data["crop"], data["smallest"], mine)
         x = x.to(device, memory_format=torch.channels_last)  # a fifth faster than planes, on CPUs with bf16
         report = trainer.step(x, budget.progress, shared)
         budget.tick()
