@@ -28,7 +28,8 @@ from dd.ui.upload import upload
 EDGE = 252  # pixels of the picture that is painted on; a multiple of 28, and nearly one of 64
 RESTORE = (
     "The cells of your picture are pushed to time t along the forward process, exactly as in training. Then the "
-    "reverse process starts from that damaged state: the more was destroyed, the more is invented."
+    "reverse process starts from that damaged state: the more was destroyed, the more is invented. (Photographs can be "
+    "rebuilt from their codes, but there is no model yet of which codes go together, so they cannot be restored.)"
 )
 INPAINT = (
     "Paint over what shall be made anew. The cells you leave alone enter as *certain evidence*, at every time; the "
