@@ -17,6 +17,7 @@ import argparse
 import json
 import sys
 import time
+from copy import deepcopy
 from dataclasses import dataclass
 from math import ceil, floor, log, log10
 from pathlib import Path
@@ -124,14 +125,16 @@ def sample(
     guidance: float = 1.0,
     image: tuple[int, int] = (28, 28),
 ) -> Samples:
-    """N samples in batches; classes, where the network knows them, are drawn uniformly."""
+    """N samples in batches, with the network as the page has it; classes, where it knows them, are drawn uniformly."""
+    network = deepcopy(checkpoint.network)
+    for_inference(network)
     generator = torch.Generator().manual_seed(seed)
     classes = checkpoint.config["network"].get("classes", 0)
     labels = torch.randint(classes, (images,), generator=generator) if classes else None
     cells, start = [], time.perf_counter()
     for i in tqdm(range(0, images, BATCH), desc=f"{process_.name} {sampler} {steps}", leave=False, disable=None):
         n = min(BATCH, images - i)
-        denoise = Denoiser(checkpoint.network, None if labels is None else labels[i : i + n], guidance)
+        denoise = Denoiser(network, None if labels is None else labels[i : i + n], guidance)
         cells.append(generate(process_, denoise, (n, *image), steps, generator, sampler))
     return Samples(torch.cat(cells), labels, (time.perf_counter() - start) / images)
 
@@ -313,7 +316,6 @@ def evaluate(args: argparse.Namespace) -> dict:
         if args.by_decade:
             record["decades"] = by_decade(process_, checkpoint.network, bound, x0, generator)
     if {"fid", "time"} & set(args.metrics):
-        for_inference(checkpoint.network)  # what the page samples with
         samples = sample(checkpoint, process_, sampler, args.steps, args.images, args.seed, args.guidance)
         if "time" in args.metrics:
             record["seconds_per_image"] = samples.seconds_per_image

@@ -27,7 +27,7 @@ from dd.checkpoints import Checkpoint, write_text
 from dd.device import best_device
 from dd.likelihood import estimate_bound, network_denoiser
 from dd.metrics import NEIGHBOURS
-from dd.processes import Process
+from dd.processes import REGISTRY, Process
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.samplers import TWO_CALLS
@@ -69,7 +69,7 @@ def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[Recor
     """Every cell as its setting and what measures it: bounds, samples by network calls, bounds of so many steps."""
     loaded = [load_denoiser(source, device) for source in args.checkpoints]
     pairs = [(c, p) for c in loaded for p in processes_of(c, args.processes)]
-    for checkpoint, process_ in pairs:
+    for checkpoint, process_ in (pair for pair in pairs if pair[1].name in REGISTRY):
         setting = _setting(args, checkpoint, process_, "bound") | {"images": args.bound_images}
         yield setting, _bound_job(args, checkpoint, process_)
 

@@ -4,7 +4,11 @@ from pathlib import Path
 
 import gradio as gr
 
+from dd.checkpoints import ARCHITECTURES
+from dd.processes import process
+from dd.results import find_bound, find_samples, read
 from dd.runs import Models
+from dd.ui.controls import PROCESS_NAMES
 
 TEXT = (Path(__file__).parent / "static" / "about.md").read_text()
 LATEX = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
@@ -12,11 +16,42 @@ LATEX = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": 
 
 def build(models: Models) -> None:
     gr.Markdown(TEXT, latex_delimiters=LATEX, elem_id="about")
+    gr.Markdown("## Results")
+    gr.Markdown(results(models), elem_classes="dd-table")
     gr.Markdown("## Model cards")
-    for name in models.names():
+    for name in [name for architecture in ARCHITECTURES for name in models.names(architecture)]:
         card = models.root / name / "README.md"
         with gr.Accordion(name, open=False):
             gr.Markdown(_body(card.read_text()) if card.is_file() else f"{name} has no model card yet.")
+
+
+def results(models: Models) -> str:
+    """What was measured of these very weights at 100 network calls, every process by its own first sampler."""
+    records = read()
+    rows = []
+    for name in models.names():
+        sha256 = models.get(name).sha256
+        for process_name in models.config(name).get("mixture", {}):
+            bound = find_bound(records, sha256, process_name) or {}
+            method = process(process_name, 2, 784).methods[0]
+            cell = find_samples(records, sha256, process_name, method, 100) or {}
+            if bound or cell:
+                rows.append([name, PROCESS_NAMES[process_name], *(_shown(bound, cell))])
+    if not rows:
+        return "Nothing is measured yet of the weights in this folder; `python -m train.results` does it."
+    head = ["Data", "Process", "Bound, nats per image", "FID (floor) at 100 calls", "Accuracy"]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+
+
+def _shown(bound: dict, cell: dict) -> list[str]:
+    nats = f"{bound['nll_nats']:.2f} ± {bound['nll_stderr']:.2f}" if bound else "not measured"
+    if not cell:
+        return [nats, "not measured", "not measured"]
+    return [
+        nats,
+        f"{cell['fid']:.2f} ({cell['fid_floor']:.2f})",
+        f"{cell['accuracy']:.1%}" if cell["accuracy"] else "–",
+    ]
 
 
 def _body(card: str) -> str:
