@@ -4,6 +4,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from dd import checkpoints
 from dd.checkpoints import ARCHITECTURES
 from dd.processes import process
 from dd.results import find_bound, find_samples, read
@@ -30,7 +31,7 @@ def results(models: Models) -> str:
     records = read()
     rows = []
     for name in models.names():
-        sha256 = models.get(name).sha256
+        sha256 = checkpoints.sha256(models.root / name / "model.safetensors")
         for process_name in models.config(name).get("mixture", {}):
             bound = find_bound(records, sha256, process_name) or {}
             method = process(process_name, 2, 784).methods[0]
@@ -47,11 +48,8 @@ def _shown(bound: dict, cell: dict) -> list[str]:
     nats = f"{bound['nll_nats']:.2f} ± {bound['nll_stderr']:.2f}" if bound else "not measured"
     if not cell:
         return [nats, "not measured", "not measured"]
-    return [
-        nats,
-        f"{cell['fid']:.2f} ({cell['fid_floor']:.2f})",
-        f"{cell['accuracy']:.1%}" if cell["accuracy"] else "–",
-    ]
+    accuracy = "–" if cell["accuracy"] is None else f"{cell['accuracy']:.1%}"
+    return [nats, f"{cell['fid']:.2f} ({cell['fid_floor']:.2f})", accuracy]
 
 
 def _body(card: str) -> str:
