@@ -31,7 +31,8 @@ def results(models: Models) -> str:
     records = read()
     rows = []
     for name in models.names():
-        sha256 = checkpoints.sha256(models.root / name / "model.safetensors")
+        weights = models.root / name / "model.safetensors"
+        sha256 = checkpoints.sha256(weights) if weights.is_file() else ""
         for process_name in models.config(name).get("mixture", {}):
             bound = find_bound(records, sha256, process_name) or {}
             method = process(process_name, 2, 784).methods[0]
