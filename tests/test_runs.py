@@ -14,6 +14,7 @@ from dd.checkpoints import CheckpointError
 from dd.looks import MASK
 from dd.processes import REGISTRY, process
 from dd.runs import Given, Lane, Models, Recipe, RecipeError, Run
+from dd.ui import explorer
 from tests.tiny import write_checkpoint
 
 BASE = Recipe(checkpoint="tiny", steps=4, images=3)
@@ -243,5 +244,8 @@ def test_a_lane_of_another_network_runs_beside_the_others(tmp_path):
     assert (alone == categories).float().mean() > 0.99
     assert run.views[-1][1].entropy is None
     assert run.views[-1][0].entropy is not None
+    assert len(explorer.path(run, 0, 0, 3, 5)["x"]) == run.total
+    with pytest.raises(ValueError, match="no path to show"):
+        explorer.path(run, 1, 0, 3, 5)
     with pytest.raises(RecipeError, match="no certain cells"):
         Run(dataclasses.replace(recipe, given=Given(stripes(), stripes())), Models(tmp_path))

@@ -224,6 +224,8 @@ class _Estimate:
 
     def __init__(self, made: Recipe, models: Models, cells: object, draws: int):
         run = Run(made, models)  # checks the recipe
+        if run.processes[0].name not in REGISTRY:
+            raise RecipeError(f"{run.processes[0].name} has no likelihood bound; choose one of {', '.join(REGISTRY)}")
         x0 = torch.tensor([grid(cells, "A cell's category", run.K, run.H, run.W)])
         self.x0, self.label = x0.expand(draws, -1, -1), None if run.labels is None else run.labels.expand(draws)
         self.process, self.K, self.draws = run.processes[0], run.K, draws

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from dd.processes import REGISTRY
 from dd.runs import Run
 from dd.ui.controls import title
 from dd.ui.session import Session
@@ -45,6 +46,8 @@ def path(run: Run, lane: int, image: int, row: int, col: int) -> dict:
     """The states x and posteriors p of one cell at every step: lists of K numbers."""
     if not run.trajectory:
         raise ValueError("this run is too large to keep every cell's path; choose fewer images or steps")
+    if run.processes[lane].name not in REGISTRY:
+        raise ValueError("the DDPM's pixels are numbers, not points of the simplex: there is no path to show")
     row, col = row // run.look.factor, col // run.look.factor
     cell = (image, slice(None), row, col)
     steps = [(x[cell], p[cell]) for x, p in (lanes[lane] for lanes in run.trajectory)]
