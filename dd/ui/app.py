@@ -19,6 +19,7 @@ h1 { margin-bottom: 0 !important; }
 .katex-display, .dd-table table { display: block; overflow-x: auto; overflow-y: hidden;
   max-width: min(100%, calc(100vw - 64px)); }
 .dd-table :is(table, tr, th, td) { border-color: var(--border-color-primary) !important; }
+.dd-table :is(th, td) { white-space: nowrap; }
 .dd-table table { border: 0 !important; font-variant-numeric: tabular-nums; }
 @media (max-width: 700px) { .dd-stage { order: -1; } }
 """

@@ -50,7 +50,7 @@ def build(models: Models, engine: Engine) -> None:
                 info="Pixels a side; the longer one, if the shape is kept.",
             )
             again = gr.Button("Rebuild", variant="primary", elem_id="rebuild-run")
-        with gr.Column(scale=3, min_width=320, elem_classes="dd-stage"):
+        with gr.Column(scale=3, min_width=320):
             slider = gr.ImageSlider(
                 label="Before and after",
                 format="png",

@@ -72,7 +72,7 @@ def build(models: Models, engine: Engine, inpaint: bool) -> None:
             images = gr.Slider(1, 16, 9, step=1, label="Results", info="How many different ones, side by side.")
             label = class_dropdown(models, model, "any")
             seed = seed_with_dice(prefix, "results")
-        with gr.Column(scale=3, min_width=320, elem_classes="dd-stage"):
+        with gr.Column(scale=3, min_width=320):
             buttons = transport.buttons(prefix)
             stage = player("pair", "Choose a picture, then press Run.", f"{prefix}-player")
             with gr.Row():
