@@ -22,7 +22,7 @@ from dd import checkpoints
 from dd.checkpoints import Checkpoint
 from dd.device import for_inference
 from dd.looks import Decoded, GreyLevels, masked
-from dd.processes import OWN_NETWORK, REGISTRY, process
+from dd.processes import EVERY, REGISTRY, process
 from dd.processes.clock import entropy
 from dd.samplers import TWO_CALLS, Denoiser, Frame, default_grid, race, reverse, time_grid
 
@@ -153,9 +153,8 @@ def grid(rows: object, name: str, K: int, H: int, W: int) -> tuple[tuple[int, ..
 
 
 def _check_lane(lane: Lane, K: int, cells: int) -> Lane:
-    known = REGISTRY | OWN_NETWORK
-    if lane.process not in known:
-        raise RecipeError(f"there is no process {str(lane.process)[:40]!r}; choose one of {', '.join(known)}")
+    if lane.process not in EVERY:
+        raise RecipeError(f"there is no process {str(lane.process)[:40]!r}; choose one of {', '.join(EVERY)}")
     process_ = process(lane.process, K, cells)
     if lane.method not in process_.methods:
         raise RecipeError(
@@ -218,13 +217,11 @@ class Models:
 
     def companion(self, name: str, architecture: str) -> str | None:
         """The checkpoint of that architecture that has learnt the same data as model `name`."""
-        data = self.config(name)["data"]
-        wanted = (data["source"], data["K"], data["cells"])
-        for other in self.names(architecture):
-            data = self.config(other)["data"]
-            if (data["source"], data["K"], data["cells"]) == wanted:
-                return other
-        return None
+
+        def learnt(model: str) -> list:
+            return [self.config(model)["data"].get(key) for key in ("source", "K", "cells")]
+
+        return next((other for other in self.names(architecture) if learnt(other) == learnt(name)), None)
 
     def look(self, name: str) -> GreyLevels | Decoded:
         """How the categories of this denoiser are shown."""

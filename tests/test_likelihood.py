@@ -4,20 +4,26 @@ import numpy as np
 import pytest
 import torch
 
-from dd.likelihood import cross_entropy, estimate_bound, exact_vlb, ode_bound, training_loss
-from dd.processes import REGISTRY, process
+from dd.likelihood import Bound, cross_entropy, estimate_bound, exact_vlb, ode_bound, training_loss
+from dd.processes import REGISTRY, Process, process
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
-from tests.toys import three_cells, two_cells
+from tests.toys import Toy, three_cells, two_cells
 
 CHAINS = [name for name in REGISTRY if not process(name, 3, 3).continuous]
+
+
+def bound_of(toy: Toy, process_: Process, images: int, batch: int) -> Bound:
+    """The bound with the toy's exact posterior, 2 times for each image, seed 11."""
+    generator = torch.Generator().manual_seed(11)
+    return estimate_bound(process_, toy.denoise, toy.sample(images, generator), None, 2, generator, batch)
 
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_bound_of_three_cells(name: str) -> None:
     """>= entropy - 3 standard errors, <= 1% above it (+ 3 standard errors); 10,000 images, 2 times each, seed 11."""
-    toy, generator = three_cells(), torch.Generator().manual_seed(11)
-    bound = estimate_bound(process(name, 3, 3), toy.denoise, toy.sample(10_000, generator), None, 2, generator, 5000)
+    toy = three_cells()
+    bound = bound_of(toy, process(name, 3, 3), 10_000, 5000)
     assert bound.mean >= toy.entropy - 3 * bound.stderr
     assert bound.mean <= toy.entropy * 1.01 + 3 * bound.stderr
     assert bound.stderr < 0.02 * toy.entropy
@@ -26,16 +32,15 @@ def test_bound_of_three_cells(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REGISTRY)
 def test_bound_of_two_cells_of_64(name: str) -> None:
-    toy, generator = two_cells(), torch.Generator().manual_seed(11)
-    bound = estimate_bound(process(name, 64, 2), toy.denoise, toy.sample(4_000, generator), None, 2, generator, 1000)
+    toy = two_cells()
+    bound = bound_of(toy, process(name, 64, 2), 4_000, 1000)
     assert bound.mean >= toy.entropy - 3 * bound.stderr
     assert bound.mean <= toy.entropy * 1.01 + 3 * bound.stderr
 
 
 def test_bound_with_unequal_alpha() -> None:
-    toy, generator = three_cells(), torch.Generator().manual_seed(11)
-    process_ = Dirichlet(3, 3, torch.tensor([0.6, 1.0, 1.9], dtype=torch.float64))
-    bound = estimate_bound(process_, toy.denoise, toy.sample(10_000, generator), None, 2, generator, 5000)
+    toy = three_cells()
+    bound = bound_of(toy, Dirichlet(3, 3, torch.tensor([0.6, 1.0, 1.9], dtype=torch.float64)), 10_000, 5000)
     assert abs(bound.mean - toy.entropy) <= 0.01 * toy.entropy + 3 * bound.stderr
 
 

@@ -21,15 +21,15 @@ REGISTRY: dict[str, Callable[..., Process]] = {
 
 
 OWN_NETWORK: dict[str, Callable[..., Process]] = {"ddpm": Pixels}  # not answered by the evidence network
+EVERY = REGISTRY | OWN_NETWORK
 
 
 @lru_cache(maxsize=32)
 def process(name: str, K: int, cells: int) -> Process:
     """The process of that name for K categories and images of that many cells; tables are built once."""
-    known = REGISTRY | OWN_NETWORK
-    if name not in known:
-        raise ValueError(f"unknown process {name!r}; choose one of {', '.join(known)}")
-    return known[name](K, cells)
+    if name not in EVERY:
+        raise ValueError(f"unknown process {name!r}; choose one of {', '.join(EVERY)}")
+    return EVERY[name](K, cells)
 
 
-__all__ = ["OWN_NETWORK", "REGISTRY", "Process", "log_posterior", "process"]
+__all__ = ["EVERY", "OWN_NETWORK", "REGISTRY", "Process", "log_posterior", "process"]

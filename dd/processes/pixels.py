@@ -56,13 +56,11 @@ class Pixels(Gaussian):
 
     def clean_estimate(self, x_t: Tensor, f: Tensor, t: float) -> Tensor:
         """x_0 = (x_t - sqrt(1 - abar) eps) / sqrt(abar), clipped to [-1, 1] as intensities are."""
-        v = self.clock.native(t).to(x_t)
-        return ((x_t - torch.sigmoid(v).sqrt() * f) / torch.sigmoid(-v).sqrt()).clamp(-1, 1)
+        return _denoised(f, self.evidence(x_t, t)).clamp(-1, 1)
 
     def estimate(self, f: Tensor, evidence: Tensor) -> Tensor:
         """The grey of the clean estimate as a mixture of black and white: (B, 2, H, W)."""
-        x_t, v = evidence[:, :1], evidence[:, 1:]
-        return self.simplex((x_t - torch.sigmoid(v).sqrt() * f) / torch.sigmoid(-v).sqrt())
+        return self.simplex(_denoised(f, evidence))
 
     def simplex(self, x_t: Tensor) -> Tensor:
         grey = ((x_t + 1) / 2).clamp(0, 1)
@@ -86,3 +84,9 @@ class Pixels(Gaussian):
 
     def ends(self, shape: tuple[int, int]) -> float:
         raise NotImplementedError("L_simple is no likelihood bound; compare this process by its samples")
+
+
+def _denoised(eps: Tensor, evidence: Tensor) -> Tensor:
+    """(x_t - sqrt(1 - abar) eps) / sqrt(abar), not clipped: (B, 1, H, W)."""
+    x_t, v = evidence[:, :1], evidence[:, 1:]
+    return (x_t - torch.sigmoid(v).sqrt() * eps) / torch.sigmoid(-v).sqrt()

@@ -21,7 +21,7 @@ from dd import export
 from dd.checkpoints import CheckpointError
 from dd.images import ImageError, open_image, to_picture
 from dd.likelihood import Bound, estimate_bound, network_denoiser
-from dd.processes import OWN_NETWORK, REGISTRY, process
+from dd.processes import EVERY, REGISTRY, process
 from dd.reconstruct import LARGEST, SMALLEST, frame, rebuild
 from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run, grid, whole
 from dd.ui.controls import recipe
@@ -191,7 +191,7 @@ def _many_lanes(checkpoint, lanes, calls, images, label, guidance, seed) -> Reci
 
 def _sampler(name: object) -> str:
     """A sampler of the process, where any will do; an unknown process is complained of by the recipe's check."""
-    return process(name, 2, 784).methods[0] if isinstance(name, str) and name in REGISTRY | OWN_NETWORK else "none"
+    return process(name, 2, 784).methods[0] if isinstance(name, str) and name in EVERY else "none"
 
 
 def _stream(made: Recipe, frames: object, models: Models, engine: Engine) -> Iterator[tuple]:

@@ -9,6 +9,7 @@ from dd.data import LABELS
 from dd.processes import OWN_NETWORK, REGISTRY, process
 from dd.runs import Lane, Models, Recipe, RecipeError
 
+QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 PROCESS_NAMES = {
     "dirichlet": "Dirichlet (Wright-Fisher)",
     "d3pm-absorbing": "D3PM, absorbing",
@@ -75,8 +76,7 @@ def class_dropdown(models: Models, model: gr.Dropdown, value: str | None = None)
 
     label = gr.Dropdown(**choices(model.value), label="Class", info="What to draw; 'any' leaves it to the noise.")
     model.input(
-        lambda name: gr.Dropdown(**choices(name)), model, label, queue=False, show_progress="hidden",
-        api_visibility="private",
+        lambda name: gr.Dropdown(**choices(name)), model, label, queue=False, **QUIET
     )  # fmt: skip
     return label
 
@@ -91,9 +91,7 @@ def guidance_slider() -> gr.Slider:
 def seed_with_dice(prefix: str, what: str = "picture") -> gr.Number:
     seed = gr.Number(0, label="Seed", precision=0, minimum=0, info=f"The same seed gives the same {what}.")
     dice = gr.Button("New seed", size="sm", elem_id=f"{prefix}-dice")
-    dice.click(
-        lambda: random.randrange(2**31), None, seed, queue=False, show_progress="hidden", api_visibility="private"
-    )
+    dice.click(lambda: random.randrange(2**31), None, seed, queue=False, **QUIET)
     return seed
 
 
@@ -107,7 +105,7 @@ def process_and_sampler(models: Models, model: gr.Dropdown) -> tuple[gr.Dropdown
     )
     model.input(
         lambda name: (gr.Dropdown(process_choices(models, name), value="dirichlet"), first_method("dirichlet")),
-        model, [process, sampler], queue=False, show_progress="hidden", api_visibility="private",
+        model, [process, sampler], queue=False, **QUIET
     )  # fmt: skip
     return process, sampler
 

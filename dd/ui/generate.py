@@ -4,7 +4,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from dd.processes import OWN_NETWORK, REGISTRY
+from dd.processes import EVERY
 from dd.processes import process as named_process
 from dd.runs import MAX_IMAGES, MAX_STEPS, Lane, Models, Recipe, RecipeError
 from dd.ui import explorer, transport
@@ -62,7 +62,7 @@ def build(models: Models, engine: Engine) -> None:
 
     def to_recipe(model, process, sampler, steps, images, label, guidance, seed, *values: float) -> Recipe:
         chosen = dict(zip(options, values, strict=True))
-        known = named_process(process, 2, 784).options if process in REGISTRY | OWN_NETWORK else {}
+        known = named_process(process, 2, 784).options if process in EVERY else {}
         wanted = {
             name: chosen[name]
             for name, option in known.items()

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import gradio as gr
 
 from dd.runs import Models, Recipe
-from dd.ui.controls import refuse
+from dd.ui.controls import QUIET, refuse
 from dd.ui.engine import Engine
 from dd.ui.player import CLEAR
 from dd.ui.session import EXPIRES, Session
 
-QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 LIVE = {"concurrency_id": "live", "concurrency_limit": 16, **QUIET}
 KINDS = (("png", "PNG"), ("gif", "GIF"), ("webp", "WebP"), ("json", "Recipe (JSON)"))
 
