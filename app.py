@@ -7,11 +7,15 @@ from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin would starve the web server on two cores
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # Gradio makes statistics of so many after every call
+os.environ.setdefault(
+    "MPLBACKEND", "agg"
+)  # where there is a matplotlib, Gradio would look for a screen in the first call
 
 from dd import hub
 from dd.checkpoints import CheckpointError
 from dd.runs import Models
-from dd.ui.app import CSS, THEME, build
+from dd.ui.app import CSS, THEME, THREADS, build
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -42,12 +46,12 @@ def main() -> None:
     except CheckpointError as error:
         sys.exit(f"error: {error}")
     demo = build(Models(root), args.max_seconds)
-    demo.queue(max_size=args.queue_size, default_concurrency_limit=4, status_update_rate=1)
+    demo.queue(max_size=args.queue_size, status_update_rate=1, api_open=False)  # closed: nothing passes by the queue
     try:
         demo.launch(
             server_name=args.host, server_port=args.port, share=args.share, root_path=args.root_path, theme=THEME,
             css=CSS, max_file_size="20mb", show_error=False, footer_links=["api"], mcp_server=args.mcp,
-            state_session_capacity=200,
+            state_session_capacity=200, max_threads=THREADS,
         )  # fmt: skip
     except OSError as error:
         sys.exit(f"error: {str(error).splitlines()[0]} Choose another with --port, or none to take the first free one.")

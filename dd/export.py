@@ -10,11 +10,11 @@ from dd.runs import RecipeError, Run
 
 _MASK_COLOUR = (217, 140, 0)
 MOST_FRAMES = 120
-_EDGE = 560  # longest side aimed at, in pixels
+EDGE = 560  # longest side aimed at, in pixels
 
 
-def picture(run: Run, step: int = -1, guess: bool = True, scale: int | None = None) -> Image.Image:
-    """Every lane at that step side by side; one lane shows its state beside the guess."""
+def picture(run: Run, step: int = -1, guess: bool = True, edge: int = EDGE) -> Image.Image:
+    """Every lane at that step side by side, about `edge` pixels each; one lane shows its state beside the guess."""
     views = run.views[step]
     parts = [view.guess if guess else view.state for view in views]
     if len(views) == 1 and not guess:
@@ -22,7 +22,7 @@ def picture(run: Run, step: int = -1, guess: bool = True, scale: int | None = No
     tiles = [_tile(part) for part in parts]
     gap = np.full((tiles[0].shape[0], 6, 3), 128, np.uint8)
     row = np.concatenate([x for tile in tiles for x in (tile, gap)][:-1], axis=1)
-    scale = scale or max(1, _EDGE // max(tiles[0].shape[:2]))
+    scale = max(1, edge // max(tiles[0].shape[:2]))
     return Image.fromarray(np.kron(row, np.ones((scale, scale, 1), np.uint8)))
 
 

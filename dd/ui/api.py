@@ -30,6 +30,7 @@ from dd.ui.engine import Engine
 LIMITS = {"concurrency_id": "api", "concurrency_limit": 8}
 MAX_DRAWS = 256
 CHUNK = 16  # draws of a likelihood in one task of the engine
+FRAME = 280  # pixels: the longest side aimed at of a step's picture; making a larger one would cost as much as the step
 
 
 def build(models: Models, engine: Engine) -> None:
@@ -202,6 +203,7 @@ def _stream(made: Recipe, frames: object, models: Models, engine: Engine) -> Ite
         _answered(engine.step(run).result)
         if run.finished:
             break
+        del run.views[:-1]  # nor at earlier steps
         yield None, {**_state(run), **({"png": _data_url(run)} if frames else {})}
     path = save_pil_to_cache(export.picture(run), cache_dir=get_upload_folder(), name="picture", format="png")
     yield gr.FileData(path=path, orig_name="picture.png", mime_type="image/png"), json.loads(run.recipe.to_json())
@@ -209,13 +211,13 @@ def _stream(made: Recipe, frames: object, models: Models, engine: Engine) -> Ite
 
 def _state(run: Run) -> dict:
     views = run.views[-1]
-    step = len(run.views) - 1
+    step = max(view.step for view in views)  # of the lane with the most
     return {"step": step, "total": run.recipe.steps, "t": views[0].t, "entropy": [view.entropy for view in views]}
 
 
 def _data_url(run: Run) -> str:
     png = io.BytesIO()
-    export.picture(run, guess=False).save(png, "png")
+    export.picture(run, guess=False, edge=FRAME).save(png, "png", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
 
 

@@ -1,5 +1,6 @@
 """The page: one tab a file."""
 
+import inspect
 import math
 
 import gradio as gr
@@ -11,6 +12,8 @@ from dd.ui.engine import Engine
 TITLE = "Dirichlet Diffusion"
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")  # nothing to fetch
 THEME = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=("ui-monospace", "monospace"))
+THREADS = 64  # for what Gradio runs: all concurrency limits together, and as many for what does not queue
+ASIDE = 8  # uploads, downloads and the like at a time, whoever asks
 HOW_TO_GET_ONE = "Restore the folder from the repository, or train one: the README says how."
 CSS = """
 .gradio-container { max-width: min(1280px, 100vw) !important; margin: 0 auto !important; }
@@ -21,6 +24,9 @@ h1 { margin-bottom: 0 !important; }
 .dd-table :is(table, tr, th, td) { border-color: var(--border-color-primary) !important; }
 .dd-table :is(th, td) { white-space: nowrap; }
 .dd-table table { border: 0 !important; font-variant-numeric: tabular-nums; }
+[id$="-place"] { margin: -8px 0; overflow: hidden; }
+[id$="-place"] .progress-text { position: static !important; transform: none !important; padding: 0; line-height: 20px;
+  color: var(--body-text-color-subdued); }
 @media (max-width: 700px) { .dd-stage { order: -1; } }
 """
 
@@ -45,9 +51,25 @@ def build(models: Models, max_seconds: float = math.inf) -> gr.Blocks:
         with gr.Tab("Reconstruct", id="reconstruct"):
             reconstruct.build(models, engine)
         with gr.Tab("Simplex", id="simplex"):
-            simplex.build()
+            simplex.build(engine)
         with gr.Tab("About", id="about"):
             about.build(models)
         api.build(models, engine)
         engine.submit(warm_up, models)
+    _share(demo)
+    _remember_signatures(demo)
     return demo
+
+
+def _share(demo: gr.Blocks) -> None:
+    """One limit for all events that have none of their own: together they could take every thread there is."""
+    for event in demo.fns.values():
+        if event.concurrency_limit == "default":
+            event.concurrency_id, event.concurrency_limit = "aside", ASIDE
+
+
+def _remember_signatures(demo: gr.Blocks) -> None:
+    """Gradio reads the signatures of all components' constructors anew for every visitor: two thirds of the 36 ms for
+    which a new visitor would hold up the web server. inspect.signature returns __signature__ where there is one."""
+    for kind in {type(block) for block in demo.blocks.values()}:
+        kind.__init__.__signature__ = inspect.signature(kind.__init__)

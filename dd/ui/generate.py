@@ -108,7 +108,11 @@ def build(models: Models, engine: Engine) -> None:
         return [CLEAR, None, *values]
 
     load.upload(on_load, load, [stage, session, *controls], api_visibility="private").success(
-        transport.runner(to_recipe, models, engine), [session, *controls], [stage, session], **transport.LIVE
+        transport.runner(to_recipe, models, engine),
+        [session, *controls],
+        [stage, session],
+        show_progress_on=buttons.place,
+        **transport.LIVE,
     )
 
 

@@ -2,6 +2,9 @@
 
 import itertools
 import tempfile
+import threading
+import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from dd.ui.engine import Engine
 from dd.ui.player import message
 
 EXPIRES = 1800  # seconds without a visit
+MOST_KEPT = 1_000_000_000  # bytes of all visitors' runs together
 _numbers = itertools.count(1)
 
 
@@ -25,50 +29,99 @@ class Session:
         self.shown = 0
         self.pins: list[tuple[int, int, int, int]] = []
         self.folder: tempfile.TemporaryDirectory | None = None
+        self.used = 0.0  # when the run was last looked at
 
     def prepare(self, recipe: Recipe, models: Models, engine: Engine) -> None:
         """Continue a paused run of this very recipe, or start a new one."""
-        if self.run is not None and recipe == self.recipe and self.shown < self.run.total and not self._over():
+        run = self.run
+        if run is not None and recipe == self.recipe and self.shown < run.total and not self._over(run):
             return
         self.run = engine.do(Run, recipe, models)
         self.recipe, self.number, self.shown, self.pins = recipe, next(_numbers), 0, []
+        SHELF.make_room(self)
 
     def step(self, engine: Engine) -> str | None:
         """One reverse step of every lane as a message for the player; None when the run is over."""
-        if self.shown == len(self.run.views):
-            engine.step(self.run).result()
-        return self._message()
+        run = self.run
+        if self.shown == len(run.views):
+            engine.step(run).result()
+        return self._message(run)
 
     def steps(self, engine: Engine) -> Iterator[str]:
         """All steps that are left. The next one is computed while this one travels to the page."""
         run = self.run
         pending = engine.step(run) if self.shown == len(run.views) else None
-        while run is self.run:
+        try:
+            while run is self.run:
+                if pending is not None:
+                    pending.result()
+                pending = None if run.finished else engine.step(run)
+                text = self._message(run)
+                if text is None:
+                    return
+                yield text
+        finally:
             if pending is not None:
-                pending.result()
-            pending = None if run.finished else engine.step(run)
-            text = self._message()
-            if text is None:
-                return
-            yield text
+                pending.cancel()  # nobody waits for it any more; if it runs already, it is the last
+        if self.run is None:
+            raise RecipeError("this run was forgotten to make room for other visitors'; press Run to start it again")
 
-    def _over(self) -> bool:
-        return self.run.finished and self.shown == len(self.run.views)
+    def forget(self) -> None:
+        """Give the run's memory back; the tab is as if nothing had been run."""
+        self.run = self.recipe = None
 
-    def _message(self) -> str | None:
-        if self.shown == len(self.run.views):
+    def _over(self, run: Run) -> bool:
+        return run.finished and self.shown == len(run.views)
+
+    def _message(self, run: Run) -> str | None:
+        self.used = time.monotonic()
+        if self.shown == len(run.views):
             return None
         self.shown += 1
-        return message(self.run, self.number, self.shown - 1, [title(lane) for lane in self.run.recipe.lanes])
+        return message(run, self.number, self.shown - 1, [title(lane) for lane in run.recipe.lanes])
 
     def file(self, kind: str) -> str:
         """The run so far as a file: png, gif, webp or json."""
-        if self.run is None or not self.run.views:
+        run = self.run
+        if run is None or not run.views:
             raise RecipeError("there is nothing to download yet; press Run first")
-        recipe = self.run.recipe
+        recipe = run.recipe
         name = f"{recipe.checkpoint}-{recipe.lanes[0].process}-{recipe.steps}-steps-seed-{recipe.seed}.{kind}"
         if self.folder is None:
             self.folder = tempfile.TemporaryDirectory(prefix="dd-")  # gone with the session
         path = Path(self.folder.name) / name
-        export.write(self.run, path)
+        export.write(run, path)
         return str(path)
+
+
+class Shelf:
+    """All sessions that hold a run. Their memory is bounded: the runs that were not looked at for longest go first."""
+
+    def __init__(self, most: int = MOST_KEPT) -> None:
+        self.most = most
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    def make_room(self, newest: Session) -> None:
+        """Forget the oldest runs until all of them fit, the newest one's included, which is never forgotten."""
+        newest.used = time.monotonic()
+        with self._lock:
+            self._sessions.add(newest)
+            held = sorted((s for s in self._sessions if s.run is not None), key=lambda s: s.used)
+            total = sum(weight(s.run) for s in held)
+            for session in held[:-1]:
+                if total <= self.most:
+                    return
+                total -= weight(session.run)
+                session.forget()
+
+
+def weight(run: Run) -> int:
+    """Bytes that a run's pictures and paths will take when it has finished."""
+    images = run.recipe.images * len(run.recipe.lanes) * run.total
+    pictures = 2 * images * run.H * run.W * run.look.factor**2
+    paths = 4 * images * run.K * run.H * run.W
+    return pictures + (paths if paths <= run.keep_simplex else 0)
+
+
+SHELF = Shelf()

@@ -22,6 +22,8 @@ from dd.simplex import (
     plane,
     simulate,
 )
+from dd.ui.controls import refuse
+from dd.ui.engine import Engine
 
 STATIC = Path(__file__).parent / "static"
 NONE = "none"
@@ -72,7 +74,7 @@ true reverse process, with no network; only the sampler's steps are finite. Colo
 from (forward) or ends in (reverse). t is the fraction of the cell's information that is destroyed, the same for all."""
 
 
-def build() -> None:
+def build(engine: Engine) -> None:
     """The tab's contents, inside an open gr.Blocks."""
     gr.Markdown(_INTRO)
     with gr.Row():
@@ -99,7 +101,7 @@ def build() -> None:
             button = gr.Button("Run", variant="primary", elem_id="sx-run")
     inputs = [first, second, direction, sampler, steps, particles, *alpha, *weights, seed]
     for event in (button.click, view.ready):
-        event(show, inputs, view, show_progress="minimal", api_visibility="private")
+        event(lambda *values: engine.do(show, *values), inputs, view, show_progress="minimal", api_visibility="private")
 
 
 def show(first: str, second: str, direction: str, sampler: str, steps: float, particles: float, *rest: float) -> str:
@@ -109,7 +111,7 @@ def show(first: str, second: str, direction: str, sampler: str, steps: float, pa
         names = [first] if second == NONE else [first, second]
         runs = [simulate(name, settings) for name in names]
     except (TypeError, ValueError, OverflowError) as error:
-        raise gr.Error(str(error)) from error
+        raise refuse(error) from error
     return json.dumps({"times": [round(t, 6) for t in runs[0].times], "panels": [encode(run) for run in runs]})
 
 

@@ -11,7 +11,7 @@ from dd.ui.engine import Engine
 from dd.ui.player import CLEAR
 from dd.ui.session import EXPIRES, Session
 
-LIVE = {"concurrency_id": "live", "concurrency_limit": 16, **QUIET}
+LIVE = {"concurrency_id": "live", "concurrency_limit": 16, "show_progress": "minimal", "api_visibility": "private"}
 KINDS = (("png", "PNG"), ("gif", "GIF"), ("webp", "WebP"), ("json", "Recipe (JSON)"))
 
 
@@ -21,17 +21,19 @@ class Buttons:
     pause: gr.Button
     step: gr.Button
     reset: gr.Button
+    place: gr.Markdown  # says a visitor's place in the queue while there is one
 
 
 def buttons(prefix: str) -> Buttons:
-    """The four buttons of a tab, in one row."""
+    """The four buttons of a tab, in one row, and below them a line that says the place in the queue."""
     with gr.Row(elem_classes="dd-transport"):
-        return Buttons(
+        four = (
             gr.Button("Run", variant="primary", size="md", min_width=60, elem_id=f"{prefix}-run"),
             gr.Button("Pause", size="md", min_width=60, elem_id=f"{prefix}-pause"),
             gr.Button("Step", size="md", min_width=60, elem_id=f"{prefix}-step"),
             gr.Button("Reset", size="md", min_width=60, elem_id=f"{prefix}-reset"),
         )
+    return Buttons(*four, gr.Markdown("", height=20, elem_id=f"{prefix}-place", elem_classes="dd-place"))
 
 
 def session_state() -> gr.State:
@@ -73,8 +75,9 @@ def connect(
         except ValueError as error:
             raise refuse(error) from error
 
-    running = pressed.run.click(on_run, [session, *controls], [stage, session], **LIVE)
-    stepping = pressed.step.click(on_step, [session, *controls], [stage, session], cancels=[running], **LIVE)
+    live = {**LIVE, "show_progress_on": pressed.place}
+    running = pressed.run.click(on_run, [session, *controls], [stage, session], **live)
+    stepping = pressed.step.click(on_step, [session, *controls], [stage, session], cancels=[running], **live)
     pressed.pause.click(None, cancels=[running, stepping], **QUIET)
     pressed.reset.click(
         lambda: (CLEAR, None), None, [stage, session], cancels=[running, stepping], queue=False, **QUIET

@@ -1,0 +1,179 @@
+"""What one visitor holds and takes: bounded, forgotten when it expires, given back within one step."""
+
+import gc
+import itertools
+import threading
+import time
+import weakref
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from gradio import state_holder
+from gradio.components import State
+
+from dd.runs import Models, Recipe, RecipeError, Run
+from dd.ui import session as sessions
+from dd.ui.app import build
+from dd.ui.engine import Engine
+from dd.ui.session import EXPIRES, Session, Shelf, weight
+
+RECIPE = Recipe("tiny", steps=6, images=2)
+
+
+@pytest.fixture(scope="module")
+def models(tiny_root: Path) -> Models:
+    return Models(tiny_root)
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine()
+
+
+def started(models: Models, engine: Engine, **changes: object) -> Session:
+    session = Session()
+    session.prepare(Recipe(**{**vars(RECIPE), **changes}), models, engine)
+    return session
+
+
+def test_a_run_weighs_what_it_holds_in_the_end(models, engine):
+    run = started(models, engine).run
+    run.exhaust()
+    pictures = sum(view.state.nbytes + view.guess.nbytes for lanes in run.views for view in lanes)
+    paths = sum(x.nbytes + p.nbytes for lanes in run.trajectory for x, p in lanes)
+    assert weight(run) == pictures + paths
+
+
+def test_the_oldest_runs_are_forgotten_when_memory_is_short(models, engine, monkeypatch):
+    monkeypatch.setattr(sessions, "SHELF", Shelf(most=int(2.5 * weight(Run(RECIPE, models)))))
+    first, second = started(models, engine), started(models, engine, seed=1)
+    stream = first.steps(engine)
+    next(stream)  # looked at after the second
+    third = started(models, engine, seed=2)
+    assert (first.run is None, second.run is None, third.run is None) == (False, True, False)
+    with pytest.raises(RecipeError, match="nothing to download"):
+        second.file("png")
+    started(models, engine, seed=3)
+    with pytest.raises(RecipeError, match="forgotten to make room"):
+        list(stream)
+    assert len(list(third.steps(engine))) == third.run.total
+
+
+def test_one_run_too_large_for_the_shelf_still_runs(models, engine, monkeypatch):
+    monkeypatch.setattr(sessions, "SHELF", Shelf(most=1))
+    session = started(models, engine)
+    assert len(list(session.steps(engine))) == RECIPE.steps + 1
+
+
+def test_a_cancelled_run_frees_the_core_within_one_step(models, engine):
+    session = started(models, engine, steps=500)
+    stream = session.steps(engine)
+    for _ in range(3):
+        next(stream)
+    stream.close()
+    in_hand = len(session.run.views)
+    assert in_hand <= 4
+    engine.do(lambda: None)  # whatever was in the line has had its turn
+    time.sleep(0.2)
+    assert len(session.run.views) <= in_hand + 1
+
+
+def test_a_paused_run_goes_on_where_it_was(models, engine):
+    whole = list(started(models, engine).steps(engine))
+    session = started(models, engine)
+    stream = session.steps(engine)
+    next(stream)
+    next(stream)
+    stream.close()
+    session.prepare(RECIPE, models, engine)
+    assert 2 + len(list(session.steps(engine))) == len(whole)
+
+
+def test_a_long_run_and_a_short_one_take_turns(models, engine):
+    long, short = started(models, engine, steps=500), started(models, engine, steps=10)
+    begun, over = threading.Event(), threading.Event()
+
+    def look() -> None:
+        for _ in long.steps(engine):
+            begun.set()
+            if over.is_set():
+                return
+
+    watching = threading.Thread(target=look)
+    watching.start()
+    begun.wait(60)
+    before = len(long.run.views)
+    assert len(list(short.steps(engine))) == 11
+    turns = len(long.run.views) - before
+    over.set()
+    watching.join(60)
+    assert 3 <= turns <= 2 * 11 + 4
+
+
+def test_visitors_share_nothing(models, engine):
+    one, other = started(models, engine), started(models, engine, seed=1)
+    alone = list(started(models, engine).steps(engine))
+    mixed = []
+    for text, _ in zip(one.steps(engine), other.steps(engine), strict=True):
+        mixed.append(text)
+    fields = [[part.split('"lanes"')[1] for part in texts] for texts in (mixed, alone)]
+    assert fields[0] == fields[1], "another visitor's run changes mine"
+    assert one.run is not other.run
+    assert one.file("png") != other.file("png")
+
+
+@pytest.fixture
+def holder(models: Models) -> state_holder.StateHolder:
+    """What Gradio keeps of all visitors of a page."""
+    page = build(models)
+    page.state_session_capacity = 200
+    holder = state_holder.StateHolder()
+    holder.set_blocks(page)
+    return holder
+
+
+def states(holder: state_holder.StateHolder) -> list[State]:
+    return [block for block in holder.blocks.blocks.values() if isinstance(block, State)]
+
+
+def clock(hours: float) -> SimpleNamespace:
+    """The module datetime, so many hours ahead."""
+    return SimpleNamespace(datetime=SimpleNamespace(now=lambda: datetime.now() + timedelta(hours=hours)))
+
+
+def test_state_expires_and_takes_the_run_and_its_files_along(holder, models, engine, monkeypatch):
+    assert {block.time_to_live for block in states(holder)} == {EXPIRES}, "a state of the page never expires"
+    session = started(models, engine)
+    list(session.steps(engine))
+    file, gone = Path(session.file("png")), weakref.ref(session)
+    holder["visitor"][states(holder)[0]._id] = session
+    del session
+    holder.delete_all_expired_state()
+    assert gone() is not None
+    assert file.is_file()
+    monkeypatch.setattr(state_holder, "datetime", clock((EXPIRES + 1) / 3600))
+    holder.delete_all_expired_state()
+    gc.collect()
+    assert gone() is None
+    assert not file.exists()
+
+
+def test_a_clock_set_back_loses_no_state(holder, monkeypatch):
+    place = states(holder)[0]._id
+    holder["visitor"][place] = session = Session()
+    monkeypatch.setattr(state_holder, "datetime", clock(-24))
+    holder.delete_all_expired_state()
+    assert holder["visitor"][place] is session
+
+
+def test_a_clock_that_jumps_does_not_change_a_run(models, engine, monkeypatch):
+    """Only the monotonic clock is asked while a run is under way: neither its picture nor its share of time changes."""
+    plain = list(started(models, engine).steps(engine))
+    jumps = itertools.count()
+    monkeypatch.setattr(time, "time", lambda: 1e9 * (-1) ** next(jumps))
+    session = started(models, Engine(max_seconds=60))
+    jumped = list(session.steps(Engine(max_seconds=60)))
+    assert [text.split('"lanes"')[1] for text in jumped] == [text.split('"lanes"')[1] for text in plain]
+    assert all(0 <= ms < 60_000 for ms in session.run.milliseconds)
