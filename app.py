@@ -17,6 +17,8 @@ from dd.checkpoints import CheckpointError
 from dd.runs import Models
 from dd.ui.app import CSS, THEME, THREADS, build
 
+MAX_FILE, MAX_BODY = "20mb", 21 * 2**20  # of one upload; of any request, uploads included
+
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     env = os.environ.get
@@ -50,8 +52,8 @@ def main() -> None:
     try:
         demo.launch(
             server_name=args.host, server_port=args.port, share=args.share, root_path=args.root_path, theme=THEME,
-            css=CSS, max_file_size="20mb", show_error=False, footer_links=["api"], mcp_server=args.mcp,
-            state_session_capacity=200, max_threads=THREADS,
+            css=CSS, max_file_size=MAX_FILE, show_error=False, footer_links=["api"], mcp_server=args.mcp,
+            state_session_capacity=200, max_threads=THREADS, app_kwargs={"max_body_size": MAX_BODY},
         )  # fmt: skip
     except OSError as error:
         sys.exit(f"error: {str(error).splitlines()[0]} Choose another with --port, or none to take the first free one.")

@@ -14,7 +14,8 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load as from_bytes
+from safetensors.torch import save_file
 from torch import nn
 
 from dd.networks.classifier import Classifier
@@ -70,20 +71,29 @@ def read_config(folder: Path) -> dict[str, Any]:
         return json.loads((folder / "config.json").read_text())
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} has no config.json; is it a checkpoint folder?") from error
+    except OSError as error:
+        raise CheckpointError(_unreadable(folder / "config.json", error)) from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{folder}/config.json is not valid JSON ({error}); fetch it again") from error
 
 
 def load(source: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
-    """The network of a local folder or hub repository, in float32 and evaluation mode."""
+    """The network of a local folder or hub repository, in float32 and evaluation mode.
+
+    The weights are read once and whole: a disk that fails raises OSError here, where a memory map would kill the
+    process, and the hash is that of the very bytes that were loaded.
+    """
     folder = resolve(source)
     config = read_config(folder)
     weights = folder / "model.safetensors"
     try:
-        state = load_file(weights)
+        content = weights.read_bytes()
+        state = from_bytes(content)
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} has no model.safetensors; train it or fetch it (see README)") from error
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
+        raise CheckpointError(_unreadable(weights, error)) from error
+    except SafetensorError as error:
         raise CheckpointError(
             f"{weights} is damaged or truncated ({error}); fetch it again, for example with git checkout"
         ) from error
@@ -92,7 +102,11 @@ def load(source: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
         network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})
     except RuntimeError as error:
         raise CheckpointError(f"{weights} does not fit {folder}/config.json: {str(error).splitlines()[0]}") from error
-    return Checkpoint(folder.name, network.to(device).eval(), config, sha256(weights))
+    return Checkpoint(folder.name, network.to(device).eval(), config, hashlib.sha256(content).hexdigest())
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    return f"{path} cannot be read ({error.strerror}); check the disk, then fetch the checkpoint again"
 
 
 def save(folder: str | Path, state: dict[str, torch.Tensor], config: dict[str, Any], dtype=torch.float16) -> None:

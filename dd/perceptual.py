@@ -41,7 +41,7 @@ def _ensure_weights() -> None:
     hint = f"put {path.name} (from {WEIGHTS.url}) into {path.parent}, or set TORCH_HOME to a folder that has it"
     try:
         socket.create_connection((SOURCE, 443), timeout=5).close()
-        torch.hub.load_state_dict_from_url(WEIGHTS.url, progress=False, check_hash=True)
+        torch.hub.load_state_dict_from_url(WEIGHTS.url, progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:  # no network, no space, wrong hash
         raise PerceptualError(f"LPIPS weights are not available offline: {hint}") from error
 
@@ -66,7 +66,11 @@ def _lpips() -> lpips.LPIPS:
     try:
         with warnings.catch_warnings(), torch.inference_mode(False):  # to be usable with gradients, whoever asks first
             warnings.simplefilter("ignore")  # lpips calls torchvision by its old `pretrained` argument
-            return lpips.LPIPS(net="squeeze", verbose=False).requires_grad_(False).eval()
+            network = lpips.LPIPS(net="squeeze", pnet_rand=True, verbose=False)  # would itself load any pickle
+            trunk = _weights()
+            own = {name: trunk["features." + name.split(".", 1)[1]] for name in network.net.state_dict()}
+            network.net.load_state_dict(own)
+            return network.requires_grad_(False).eval()
     except UNREADABLE as error:
         raise PerceptualError(_damaged()) from error
 
@@ -76,9 +80,16 @@ def _squeezenet() -> nn.Module:
     _ensure_weights()
     try:
         with torch.inference_mode(False):
-            return squeezenet1_1(weights=WEIGHTS, progress=False).features.requires_grad_(False).eval()
+            network = squeezenet1_1(weights=None)
+            network.load_state_dict(_weights())
+            return network.features.requires_grad_(False).eval()
     except UNREADABLE as error:
         raise PerceptualError(_damaged()) from error
+
+
+def _weights() -> dict[str, Tensor]:
+    """Tensors by name: torchvision and lpips would unpickle whatever else the file holds."""
+    return torch.load(weights_path(), map_location="cpu", weights_only=True)
 
 
 def _damaged() -> str:

@@ -272,7 +272,7 @@ class Run:
         recipe = check(recipe, classes, self.K, self.H, self.W)
         if recipe.sha256 and recipe.sha256 != checkpoint.sha256:
             raise RecipeError(
-                f"this recipe was made with other weights of {recipe.checkpoint} ({recipe.sha256[:12]}, here are "
+                f"this recipe was made with other weights of {recipe.checkpoint} ({str(recipe.sha256)[:12]}, here are "
                 f"{checkpoint.sha256[:12]}): the picture would differ. Remove its sha256 to run it anyway"
             )
         self.recipe = dataclasses.replace(recipe, sha256=checkpoint.sha256)

@@ -1,6 +1,8 @@
 """Checkpoints in the hub's layout."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -50,6 +52,30 @@ def test_weights_that_do_not_fit_the_configuration(tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="does not fit"):
         checkpoints.load(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_disk_that_fails_while_it_is_read_gets_a_sentence(tmp_path, name):
+    """The kernel's own I/O error: what /proc/self/mem answers at address 0."""
+    folder = write_checkpoint(tmp_path / "a")
+    (folder / name).unlink()
+    (folder / name).symlink_to("/proc/self/mem")
+    with pytest.raises(CheckpointError, match=rf"{name} cannot be read \(Input/output error\); check the disk"):
+        checkpoints.load(folder)
+
+
+def test_no_pickle_is_loaded_anywhere():
+    """Every torch.load of ours says weights_only=True, and nothing else of ours unpickles."""
+    root, exempt = Path(__file__).parents[1], {"test_checkpoints.py", "test_perceptual.py"}
+    files = [p for part in ("dd", "train", "bench", "tests") for p in (root / part).rglob("*.py")]
+    for path in [root / "app.py", *(path for path in files if path.name not in exempt)]:
+        text = path.read_text()
+        assert not re.search(r"pickle\.loads?\(|joblib|allow_pickle=True|weights_only=False|yaml\.load\(", text), path
+        assert "pretrained=True" not in text, path
+        begun = re.findall(r"(?:torch\.load|load_state_dict_from_url)\(", text)
+        calls = re.findall(r"(?:torch\.load|load_state_dict_from_url)\((?:[^()]|\([^()]*\))*\)", text)
+        assert len(calls) == len(begun), path
+        assert all("weights_only=True" in call for call in calls), path
 
 
 def test_unknown_architecture_and_missing_folder(tmp_path):

@@ -1,5 +1,7 @@
 """PSNR and SSIM against slow twins; LPIPS and features with SqueezeNet's weights, and what is said without them."""
 
+from pathlib import Path
+
 import lpips
 import numpy as np
 import pytest
@@ -92,6 +94,28 @@ def test_damaged_weights_are_called_damaged(no_weights):
     for call in (lpips_distance, lambda x, _: features(x)):
         with pytest.raises(PerceptualError, match="damaged"):
             call(images(1, 3, 32, 32), images(1, 3, 32, 32))
+
+
+class Malicious:
+    """A pickle that runs what it likes when it is loaded."""
+
+    def __init__(self, mark: Path):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def test_a_weight_file_is_never_run(no_weights):
+    path = perceptual.weights_path()
+    path.parent.mkdir(parents=True)
+    torch.save({"features.0.weight": Malicious(no_weights / "run")}, path)
+    for call in (lpips_distance, lambda x, _: features(x)):
+        with pytest.raises(PerceptualError, match="damaged"):
+            call(images(1, 3, 32, 32), images(1, 3, 32, 32))
+    assert not (no_weights / "run").exists()
+    torch.load(path, weights_only=False)
+    assert (no_weights / "run").exists(), "the file is harmless: the test shows nothing"
 
 
 @needs_weights

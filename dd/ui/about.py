@@ -31,8 +31,7 @@ def results(models: Models) -> str:
     records = read()
     rows = []
     for name in models.names():
-        weights = models.root / name / "model.safetensors"
-        sha256 = checkpoints.sha256(weights) if weights.is_file() else ""
+        sha256 = _hash(models.root / name / "model.safetensors")
         for process_name in models.config(name).get("mixture", {}):
             bound = find_bound(records, sha256, process_name) or {}
             method = process(process_name, 2, 784).methods[0]
@@ -43,6 +42,14 @@ def results(models: Models) -> str:
         return "Nothing is measured yet of the weights in this folder; `python -m train.results` does it."
     head = ["Data", "Process", "Bound, nats per image", "FID (floor) at 100 calls", "Accuracy"]
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+
+
+def _hash(weights: Path) -> str:
+    """Empty where there are no weights, or none that can be read."""
+    try:
+        return checkpoints.sha256(weights)
+    except OSError:
+        return ""
 
 
 def _shown(bound: dict, cell: dict) -> list[str]:

@@ -16,6 +16,7 @@ import gradio as gr
 import torch
 from gradio.processing_utils import save_pil_to_cache
 from gradio.utils import get_upload_folder
+from PIL import Image
 
 from dd import export
 from dd.checkpoints import CheckpointError
@@ -26,6 +27,7 @@ from dd.reconstruct import LARGEST, SMALLEST, frame, rebuild
 from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run, grid, whole
 from dd.ui.controls import recipe
 from dd.ui.engine import Engine
+from dd.ui.transport import UNWRITABLE
 
 LIMITS = {"concurrency_id": "api", "concurrency_limit": 8}
 MAX_DRAWS = 256
@@ -147,7 +149,7 @@ def build(models: Models, engine: Engine) -> None:
         network = _answered(models.vqvae, vqvae).network
         picture = _answered(frame, _answered(open_image, _uploaded(image)), str(framing), size, network.colours)
         done = _answered(engine.do, rebuild, network, picture)
-        path = save_pil_to_cache(to_picture(done.rebuilt), get_upload_folder(), "rebuilt", "png")
+        path = _written(to_picture(done.rebuilt), "rebuilt")
         figures = {k: getattr(done.quality, k) for k in ("psnr", "ssim", "lpips", "bits_per_pixel")}
         figures |= {"seconds": done.seconds, "codes": done.codes.tolist()}
         return gr.FileData(path=path, orig_name="rebuilt.png", mime_type="image/png"), figures
@@ -170,6 +172,14 @@ def _uploaded(file: object) -> str:
     if not isinstance(path, str) or not Path(path).resolve().is_relative_to(Path(get_upload_folder()).resolve()):
         raise gr.Error('upload the picture first; with gradio_client: handle_file("photo.jpg")', print_exception=False)
     return path
+
+
+def _written(picture: Image.Image, name: str) -> str:
+    """The path of the picture as a PNG that the caller may download."""
+    try:
+        return save_pil_to_cache(picture, get_upload_folder(), name, "png")
+    except OSError as error:
+        raise gr.Error(UNWRITABLE.format(error.strerror), print_exception=False) from error
 
 
 def _one_lane(checkpoint, process, sampler, steps, images, label, guidance, seed, options) -> Recipe:
@@ -205,7 +215,7 @@ def _stream(made: Recipe, frames: object, models: Models, engine: Engine) -> Ite
             break
         del run.views[:-1]  # nor at earlier steps
         yield None, {**_state(run), **({"png": _data_url(run)} if frames else {})}
-    path = save_pil_to_cache(export.picture(run), cache_dir=get_upload_folder(), name="picture", format="png")
+    path = _written(export.picture(run), "picture")
     yield gr.FileData(path=path, orig_name="picture.png", mime_type="image/png"), json.loads(run.recipe.to_json())
 
 

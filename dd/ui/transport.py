@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from dd.runs import Models, Recipe
+from dd.runs import Models, Recipe, RecipeError
 from dd.ui.controls import QUIET, refuse
 from dd.ui.engine import Engine
 from dd.ui.player import CLEAR
 from dd.ui.session import EXPIRES, Session
 
 LIVE = {"concurrency_id": "live", "concurrency_limit": 16, "show_progress": "minimal", "api_visibility": "private"}
+UNWRITABLE = "the file cannot be written here ({}); the server's disk is full or read-only, tell whoever runs it"
 KINDS = (("png", "PNG"), ("gif", "GIF"), ("webp", "WebP"), ("json", "Recipe (JSON)"))
 
 
@@ -96,6 +97,8 @@ def downloads(prefix: str, session: gr.State) -> None:
                 return (session or Session()).file(kind)
             except ValueError as error:
                 raise refuse(error) from error
+            except OSError as error:
+                raise refuse(RecipeError(UNWRITABLE.format(error.strerror))) from error
 
         return make
 

@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import tempfile
 import threading
 import time
 import weakref
@@ -9,15 +10,18 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
 import pytest
 from gradio import state_holder
 from gradio.components import State
 
+from dd.checkpoints import CheckpointError
 from dd.runs import Models, Recipe, RecipeError, Run
 from dd.ui import session as sessions
 from dd.ui.app import build
 from dd.ui.engine import Engine
 from dd.ui.session import EXPIRES, Session, Shelf, weight
+from tests.tiny import write_checkpoint
 
 RECIPE = Recipe("tiny", steps=6, images=2)
 
@@ -158,6 +162,32 @@ def test_state_expires_and_takes_the_run_and_its_files_along(holder, models, eng
     gc.collect()
     assert gone() is None
     assert not file.exists()
+
+
+def test_a_disk_that_cannot_be_written_gets_a_sentence(models, engine, monkeypatch):
+    """A download where no folder for temporary files can be written: /proc stands for a read-only disk."""
+    page = build(models)
+    session = started(models, engine)
+    list(session.steps(engine))
+    monkeypatch.setattr(tempfile, "tempdir", "/proc")
+    make = next(event.fn for event in page.fns.values() if event.name == "make")
+    with pytest.raises(gr.Error, match=r"cannot be written here.*full or read-only"):
+        make(session)
+
+
+def test_a_disk_that_fails_below_the_page_gets_a_sentence(engine, tmp_path):
+    """The weights cannot be read when the first visitor presses Run; when they can, the same page goes on."""
+    weights = write_checkpoint(tmp_path / "tiny") / "model.safetensors"
+    content = weights.read_bytes()
+    weights.unlink()
+    weights.symlink_to("/proc/self/mem")
+    failing, session = Models(tmp_path), Session()
+    with pytest.raises(CheckpointError, match="Input/output error"):
+        session.prepare(RECIPE, failing, engine)
+    weights.unlink()
+    weights.write_bytes(content)
+    session.prepare(RECIPE, failing, engine)
+    assert len(list(session.steps(engine))) == RECIPE.steps + 1
 
 
 def test_a_clock_set_back_loses_no_state(holder, monkeypatch):

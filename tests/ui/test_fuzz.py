@@ -1,0 +1,178 @@
+"""A thousand bad inputs of every kind, through Gradio's own dispatch in this process: an answer or a sentence, always.
+
+What Gradio would send to the visitor is what is looked at; that it does send it over HTTP is tested in test_api.py with
+fewer. DD_FUZZ=N tries N of every kind.
+"""
+
+import asyncio
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gradio as gr
+import pytest
+from gradio.state_holder import SessionState
+from gradio.utils import error_payload, get_upload_folder
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from dd.runs import Models, Recipe
+from dd.ui.app import build
+
+TELLTALES = re.compile(r"Traceback|File \\?\"|site-packages|/dd/|OverflowError|TypeError|ValueError|KeyError")
+FUZZ = settings(
+    max_examples=int(os.environ.get("DD_FUZZ", 1000)), deadline=None, derandomize=True, database=None,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.integers(10**300, 10**301), st.floats(), st.text(max_size=20),
+    st.sampled_from(["nan", "inf", "-1", "../../etc/passwd", "<img src=x onerror=alert(1)>", "\0", "💥"]),
+    st.lists(st.integers() | st.lists(st.text(max_size=5), max_size=2), max_size=3),
+    st.dictionaries(st.sampled_from(["stretch", "below", "eta", ""]), st.floats() | st.text(max_size=5), max_size=3),
+)  # fmt: skip
+GENERATE = ["tiny", "dirichlet", "dirichlet", 1, 1, "any", 1.0, 0, None, False]
+COMPARE = ["tiny", ["dirichlet/ode", "gaussian/ddpm"], 2, 1, "any", 1.0, 0, False]
+LIKELIHOOD = [[[0] * 28] * 28, "tiny", "gaussian", "any", 2, 0]
+SMALL = {"Steps": 4, "Images": 1, "Network calls": 4, "Results": 1, "Particles": 1, "Size": 64}
+LOOKED_AT = 3  # steps of a run before its visitor leaves
+
+Dispatch = Callable[[int, list], tuple[str, object]]
+
+
+def spoilt(arguments: list) -> st.SearchStrategy[list]:
+    """The arguments with one to three of them replaced by something odd."""
+    places = st.dictionaries(st.integers(0, len(arguments) - 1), ODD, min_size=1, max_size=3)
+    return places.map(lambda odd: [odd.get(i, value) for i, value in enumerate(arguments)])
+
+
+@pytest.fixture(scope="module")
+def page(tiny_root: Path) -> gr.Blocks:
+    return build(Models(tiny_root), max_seconds=60)
+
+
+@pytest.fixture(scope="module")
+def dispatch(page: gr.Blocks) -> Iterator[Dispatch]:
+    """Call event number n as the queue does: ("complete", data) or ("error", what the visitor is sent)."""
+    state = SessionState(page)
+    loop = asyncio.new_event_loop()
+
+    async def call(number: int, data: list) -> tuple[str, object]:
+        iterator = None
+        try:
+            for _ in range(LOOKED_AT):
+                event = gr.EventData(None, {"lane": 0, "image": 0, "row": 0, "col": 0, "index": [0, 0]})
+                output = await page.process_api(number, data, state, iterator=iterator, event_data=event)
+                iterator = output["iterator"]
+                if not output["is_generating"]:
+                    break
+            return "complete", output["data"]
+        except Exception as error:
+            return "error", error_payload(error, show_error=False)["error"]
+        finally:
+            if iterator is not None:
+                await iterator.aclose()
+
+    yield lambda number, data: loop.run_until_complete(call(number, data))
+    loop.close()
+
+
+def numbers(page: gr.Blocks) -> dict[str, int]:
+    """The named endpoints' numbers."""
+    return {event.api_name: n for n, event in page.fns.items() if event.api_visibility == "public"}
+
+
+def alive(dispatch: Dispatch, page: gr.Blocks) -> bool:
+    return dispatch(numbers(page)["generate"], GENERATE)[0] == "complete"
+
+
+@FUZZ
+@given(
+    st.one_of(
+        st.tuples(st.just("generate"), spoilt(GENERATE)),
+        st.tuples(st.just("compare"), spoilt(COMPARE)),
+        st.tuples(st.just("likelihood"), spoilt(LIKELIHOOD)),
+    )
+)
+def test_odd_arguments_get_an_answer_or_a_sentence(page: gr.Blocks, dispatch: Dispatch, request_: tuple[str, list]):
+    name, arguments = request_
+    kind, said = dispatch(numbers(page)[name], arguments)
+    if kind == "error":
+        assert isinstance(said, str), f"no sentence for {request_}"
+        assert 10 < len(said) < 400
+        assert not TELLTALES.search(said)
+
+
+@FUZZ
+@given(st.data())
+def test_odd_values_of_the_page_s_controls_kill_nothing(page: gr.Blocks, dispatch: Dispatch, data: st.DataObject):
+    """Every event of the page, with anything in the place of what its controls allow."""
+    number = data.draw(st.sampled_from([n for n, event in page.fns.items() if event.fn and event.inputs]))
+    inputs = page.fns[number].inputs
+    values = [SMALL.get(getattr(part, "label", None), getattr(part, "value", None)) for part in inputs]
+    kind, said = dispatch(number, data.draw(spoilt(values)))
+    if kind == "error":
+        assert said is None or not TELLTALES.search(said)
+    assert alive(dispatch, page)
+
+
+def uploaded(name: str, content: bytes) -> dict:
+    """A file where Gradio puts what visitors upload."""
+    folder = Path(get_upload_folder()) / "fuzz"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(content)
+    return {"path": str(folder / name), "meta": {"_type": "gradio.FileData"}, "orig_name": name}
+
+
+def mutated(data: st.DataObject, content: bytes) -> bytes:
+    """Bytes changed, and perhaps cut off or doubled."""
+    content = bytearray(content)
+    places = st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255))
+    for place, value in data.draw(st.lists(places, max_size=9)):
+        content[place] = value
+    return bytes(content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content)
+
+
+def picture(kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize((40, 30)).convert("RGB").save(file, kind)
+    return file.getvalue()
+
+
+PICTURES = {kind: picture(kind) for kind in ("png", "jpeg", "webp", "gif", "bmp", "tiff")}
+
+
+@FUZZ
+@given(st.data())
+def test_mutated_pictures_get_an_answer_or_a_sentence(page: gr.Blocks, dispatch: Dispatch, data: st.DataObject):
+    """Real files with bytes changed, cut off or doubled, under any suffix."""
+    kind = data.draw(st.sampled_from(list(PICTURES)))
+    suffix = data.draw(st.sampled_from([kind, "png", "svg", "txt", "html"]))
+    file = uploaded(f"mutated.{suffix}", mutated(data, PICTURES[kind]))
+    kind, said = dispatch(numbers(page)["reconstruct"], [file, "tiny-vqvae", "crop", 32])
+    if kind == "error":
+        assert 10 < len(said) < 400
+        assert not TELLTALES.search(said)
+
+
+@FUZZ
+@given(st.data())
+def test_mutated_recipes_get_a_run_or_a_sentence(page: gr.Blocks, dispatch: Dispatch, data: st.DataObject):
+    """What "Load recipe" is given: files saved here, with fields replaced or bytes changed."""
+    (load,) = (
+        n for n, event in page.fns.items() if [part.get_block_name() for part in event.inputs] == ["uploadbutton"]
+    )
+    fields = json.loads(Recipe("tiny", steps=2, images=1).to_json())
+    if data.draw(st.booleans()):
+        fields[data.draw(st.sampled_from(list(fields)))] = data.draw(ODD)
+        content = json.dumps(fields).encode(errors="replace")
+    else:
+        content = mutated(data, json.dumps(fields).encode())
+    kind, said = dispatch(load, [uploaded("recipe.json", content)])
+    if kind == "error":
+        assert isinstance(said, str), f"no sentence for {content}"
+        assert 10 < len(said) < 600
+        assert not TELLTALES.search(said)
