@@ -1,4 +1,4 @@
-"""An hour's visitors in minutes: does the app's memory grow? Loopback only, bounded in time; prints JSON.
+"""An hour's visitors in minutes: does the app's memory grow? Loopback only, bounded in time; prints JSON lines.
 
     python -m bench.hour --visits 600 --seconds 600 [--checkpoints checkpoints]
 
@@ -87,24 +87,25 @@ def _call(visitor: Visitor, name: str, data: list) -> None:
         raise RuntimeError(f"{name} not completed: {text[-200:]}")
 
 
-def visits(url: str, pid: int, count: int, seconds: float) -> dict:
-    """So many visits, WORKERS at a time; what the app's process is like before, meanwhile and afterwards."""
+def visits(url: str, pid: int, count: int, seconds: float) -> None:
+    """So many visits, WORKERS at a time; prints what the app's process is like before, meanwhile and afterwards."""
     first = Visitor(url)
     choices = next(p for p in first.parts.values() if p["props"].get("label") == "Data")["props"]["choices"]
     models = [name for _, name in choices]
     vqvae = next(p for p in first.parts.values() if p["props"].get("label") == "VQ-VAE")["props"]["value"]
     numbers, failures, done = itertools.count(), queue.Queue(), itertools.count(1)
-    until, start, rows = time.monotonic() + seconds, time.monotonic(), []
+    start = time.monotonic()
 
-    def state(number: int) -> dict:
-        return {
+    def say(number: int) -> None:
+        row = {
             "visits": number, "seconds": round(time.monotonic() - start), "memory_mb": memory(pid),
             "threads": len(list(Path(f"/proc/{pid}/task").iterdir())),
-            "files": len(list(Path(f"/proc/{pid}/fd").iterdir())),
+            "files": len(list(Path(f"/proc/{pid}/fd").iterdir())), "failed": failures.qsize(),
         }  # fmt: skip
+        print(json.dumps(row), flush=True)
 
     def work() -> None:
-        while (number := next(numbers)) < count and time.monotonic() < until:
+        while (number := next(numbers)) < count and time.monotonic() < start + seconds:
             visitor = Visitor(url, first.config)
             visitor.models, visitor.vqvae = models, vqvae
             try:
@@ -112,19 +113,20 @@ def visits(url: str, pid: int, count: int, seconds: float) -> dict:
             except Exception as error:  # whatever a visitor may see is what is counted
                 failures.put(f"{KINDS[number % len(KINDS)].__name__}: {type(error).__name__}: {error}"[:200])
             if (finished := next(done)) % 25 == 0:
-                rows.append(state(finished))
+                say(finished)
 
     for kind in range(len(KINDS)):  # every kind once, so that all that is loaded when first used is there
         visitor = Visitor(url, first.config)
         visitor.models, visitor.vqvae = models, vqvae
         KINDS[kind](visitor, 10**6 + kind)
-    rows.append(state(0))
+    say(0)
     workers = [threading.Thread(target=work) for _ in range(WORKERS)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    return {"rows": rows, "failures": sorted(set(failures.queue)), "failed": failures.qsize()}
+    say(next(done) - 1)
+    print(json.dumps({"kinds_of_failure": sorted(set(failures.queue))}))
 
 
 def main() -> None:
@@ -134,7 +136,7 @@ def main() -> None:
     parser.add_argument("--checkpoints", default=str(REPOSITORY / "checkpoints"))
     args = parser.parse_args()
     with app(args.checkpoints, 64) as (url, pid):
-        print(json.dumps(visits(url, pid, args.visits, args.seconds)))
+        visits(url, pid, args.visits, args.seconds)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Many clients at once: what visitors see when two cores are shared. Loopback only, bounded in time; prints JSON.
+"""Many clients at once: what visitors see when two cores are shared. Loopback only, bounded in time; prints JSON lines.
 
     python -m bench.load --clients 10 50 200 --seconds 60 [--checkpoints checkpoints] [--url http://127.0.0.1:7860]
 
@@ -294,16 +294,16 @@ def main() -> None:
     args = parser.parse_args()
     ask = Ask(args.steps, args.long_steps, args.images)
 
-    def each(url: str, pid: int | None) -> list[dict]:
-        return [measure(url, pid, n, args.seconds, ask, args.arrive, args.drain) for n in args.clients]
+    def each(url: str, pid: int | None) -> None:
+        for clients in args.clients:
+            found = measure(url, pid, clients, args.seconds, ask, args.arrive, args.drain)
+            print(json.dumps(vars(ask) | {"cores": os.cpu_count(), "load": os.getloadavg()[0]} | found), flush=True)
 
     if args.url:
-        results = each(args.url, None)
+        each(args.url, None)
     else:
         with app(args.checkpoints, args.queue_size) as (url, pid):
-            results = each(url, pid)
-    machine = {"cores": os.cpu_count(), "load_average": os.getloadavg()[0]}
-    print(json.dumps({"machine": machine, "asked": vars(ask) | {"queue_size": args.queue_size}, "results": results}))
+            each(url, pid)
 
 
 if __name__ == "__main__":

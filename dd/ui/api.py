@@ -56,8 +56,7 @@ def build(models: Models, engine: Engine) -> None:
         Args:
             checkpoint: name of the model, for example digits.
             process: dirichlet, d3pm-uniform, d3pm-absorbing, d3pm-gaussian, multinomial or gaussian.
-            sampler: how one reverse step is taken: dirichlet, euler, ode, heun, langevin or bridge for dirichlet;
-                ancestral for d3pm and multinomial; ddpm or ddim for gaussian.
+            sampler: dirichlet, euler, ode, heun, langevin, bridge; ancestral (d3pm, multinomial); ddpm, ddim (gaussian)
             steps: reverse steps, 1 to 500; steps x images is at most 40,000.
             images: how many, 1 to 64.
             label: number of the class to draw, "each" for all classes in turn, "any" for none given.

@@ -4,6 +4,7 @@ import inspect
 import math
 
 import gradio as gr
+from gradio.utils import get_function_description
 
 from dd.runs import Models, Recipe, Run
 from dd.ui import about, api, compare, generate, reconstruct, simplex
@@ -55,6 +56,7 @@ def build(models: Models, max_seconds: float = math.inf) -> gr.Blocks:
         with gr.Tab("About", id="about"):
             about.build(models)
         api.build(models, engine)
+        _document(demo)
         engine.submit(warm_up, models)
     _share(demo)
     _remember_signatures(demo)
@@ -66,6 +68,15 @@ def _share(demo: gr.Blocks) -> None:
     for event in demo.fns.values():
         if event.concurrency_limit == "default":
             event.concurrency_id, event.concurrency_limit = "aside", ASIDE
+
+
+def _document(demo: gr.Blocks) -> None:
+    """What the docstrings say of every argument, beside its type on the API page; Gradio shows it in MCP alone."""
+    for event in demo.fns.values():
+        if event.api_visibility == "public":
+            _, notes, _ = get_function_description(event.fn)
+            for argument, note in zip(event.inputs, notes.values(), strict=True):
+                argument._api_info = {**argument._api_info, "additional_description": note}
 
 
 def _remember_signatures(demo: gr.Blocks) -> None:

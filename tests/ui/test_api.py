@@ -1,14 +1,15 @@
 """The endpoints over HTTP, as strangers use and abuse them: the app on an untrained checkpoint, in its own process."""
 
+import asyncio
 import base64
 import http.client
 import importlib.util
 import io
 import json
-import os
 import re
 import subprocess
 import sys
+import textwrap
 import time
 import urllib.error
 import urllib.request
@@ -18,18 +19,20 @@ from pathlib import Path
 
 import pytest
 from gradio_client import Client, handle_file
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from bench.visitor import Visitor
 from dd.export import picture
 from dd.runs import Models, Recipe, RecipeError, Run
+from dd.ui.app import THREADS, build
 from dd.ui.controls import refuse
 from dd.ui.engine import Engine
 from tests.ui.conftest import App, running
+from tests.ui.test_fuzz import COMPARE, FUZZ, GENERATE, LIKELIHOOD, PICTURES, TELLTALES, mutated, spoilt
 
 REPOSITORY = Path(__file__).parents[2]
-TELLTALES = re.compile(r"Traceback|File \\?\"|site-packages|/dd/ui|OverflowError|TypeError")
 QUEUE_SIZE = 4
 
 
@@ -126,6 +129,46 @@ def test_endpoints_are_documented_and_typed(client: Client):
     assert types["label"] == "int | str"
     for endpoint in info.values():
         assert len(endpoint["description"]) > 40
+        for argument in endpoint["parameters"]:
+            if argument["python_type"]["type"] != "filepath":  # of files the client says how they are handed over
+                assert argument["python_type"]["type"] != "Any"
+                assert len(argument["python_type"]["description"]) > 5
+
+
+def snippets(file: str, heading: str) -> list[str]:
+    """The indented Python blocks of a section that make or use a client."""
+    section = (REPOSITORY / file).read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    blocks = re.findall(r"(?:^(?:    .*)?\n)+", section, re.MULTILINE)
+    return [textwrap.dedent(block) for block in blocks if "client" in block]
+
+
+def test_the_readme_s_client_works(tiny_app: App, tmp_path: Path):
+    (code,) = snippets("README.md", "Call it")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 5
+    code = code.replace("http://127.0.0.1:7860", tiny_app.url)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    path, sha256 = done.stdout.split()[-2:]
+    assert Image.open(path).width > 100, done.stderr
+    assert len(sha256) == 64
+
+
+def test_the_other_recipes_of_the_documentation_work(app: App, tmp_path: Path, photo: Path):
+    """On the shipped checkpoints, with a stand-in for the notebook that would show the pictures."""
+    first, *more = snippets("docs/deploy.md", "Call it")
+    (tmp_path / "photo.jpg").write_bytes(photo.read_bytes())
+    (tmp_path / "IPython").mkdir()
+    (tmp_path / "IPython" / "__init__.py").touch()
+    stand_in = (
+        "clear_output = lambda wait: None\ndef Image(x): return x\ndef display(x): print('shown', type(x).__name__)"
+    )
+    (tmp_path / "IPython" / "display.py").write_text(stand_in)
+    code = "\n".join([first, *more, "print(rebuilt, figures['psnr'], bound['nats'])"])
+    code = code.replace("http://127.0.0.1:7860", app.url)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("shown bytes") == 32
+    assert "32 of 32" not in done.stdout
+    assert "31 of 32" in done.stdout
 
 
 # -- sharing two cores -----------------------------------------------------------------------------------------------
@@ -160,6 +203,62 @@ def test_full_queue_refuses_clearly(client: Client):
     assert len(errors) < len(jobs) - QUEUE_SIZE + 1
 
 
+def test_who_waits_is_told_the_place_in_the_queue(tiny_app: App):
+    """The page's 16 runs at a time are taken; the next two wait, are told where, and move up when others leave."""
+    first = Visitor(tiny_app.url)
+
+    def press() -> Iterator[dict]:
+        return Visitor(tiny_app.url, first.config).press("generate-run", Steps=500, Images=8)
+
+    runs = []
+    for _ in range(16):
+        runs.append(press())
+        assert any(message["msg"] == "process_starts" for message in runs[-1])
+    runs += [press(), press()]
+    for place, run in enumerate(runs[16:]):
+        message = next(message for message in run if message["msg"] == "estimation" and message["queue_size"] == 2)
+        assert message["rank"] == place
+    for run in runs[:16]:
+        run.close()
+    for run in runs[16:]:
+        assert any(message["msg"] == "process_generating" for message in run)
+        run.close()
+
+
+def test_a_run_s_work_is_limited(tiny_app: App):
+    kind, text = call(tiny_app, "compare", ["tiny", ["dirichlet/ode", "gaussian/ddpm"], 500, 64, "any", 1.0, 0, False])
+    assert (kind, "more than one run may take" in text) == ("error", True)
+
+
+def test_nothing_passes_by_the_queue(tiny_app: App):
+    """Gradio's direct routes would run without a place in the queue, and as many at a time as are asked for."""
+    for route in ("run", "api"):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            post(tiny_app, f"{route}/generate", json.dumps({"data": GENERATE}).encode())
+
+
+def test_a_request_s_size_is_limited(tiny_app: App, client: Client):
+    body = b'{"data": ["' + bytes(22 * 2**20) + b'"]}'
+    with pytest.raises((urllib.error.URLError, ConnectionError)) as refused:
+        post(tiny_app, "call/likelihood", body)
+    assert getattr(refused.value, "code", 413) == 413
+    assert client.predict(steps=1, images=1, api_name="/generate")[1]["steps"] == 1
+
+
+def post(app: App, route: str, body: bytes) -> bytes:
+    request = urllib.request.Request(f"{app.url}/gradio_api/{route}", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.read()
+
+
+def test_all_limits_together_leave_threads_for_the_page(tiny_root: Path):
+    page = build(Models(tiny_root))
+    limits = {event.concurrency_id: event.concurrency_limit for event in page.fns.values() if event.fn and event.queue}
+    assert all(isinstance(limit, int) for limit in limits.values())
+    assert sum(limits.values()) <= THREADS // 2
+    assert THREADS != 40, "with 40, Gradio shares the threads of the web server"
+
+
 def test_a_run_has_a_share_of_the_machine(tiny_root: Path):
     engine = Engine(max_seconds=1e-9)
     run = Run(Recipe("tiny", steps=3, images=1), Models(tiny_root))
@@ -170,28 +269,10 @@ def test_a_run_has_a_share_of_the_machine(tiny_root: Path):
 
 # -- abuse -----------------------------------------------------------------------------------------------------------
 
-ODD = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.integers(10**300, 10**301), st.floats(), st.text(max_size=20),
-    st.sampled_from(["nan", "inf", "-1", "../../etc/passwd", "<img src=x onerror=alert(1)>", "\0", "💥"]),
-    st.lists(st.integers() | st.lists(st.text(max_size=5), max_size=2), max_size=3),
-    st.dictionaries(st.sampled_from(["stretch", "below", "eta", ""]), st.floats() | st.text(max_size=5), max_size=3),
-)  # fmt: skip
-FUZZ = settings(
-    max_examples=int(os.environ.get("DD_FUZZ", 40)), deadline=None, derandomize=True,
-    suppress_health_check=list(HealthCheck),
-)  # fmt: skip
-GENERATE = ["tiny", "dirichlet", "dirichlet", 1, 1, "any", 1.0, 0, None, False]
-COMPARE = ["tiny", ["dirichlet/ode", "gaussian/ddpm"], 2, 1, "any", 1.0, 0, False]
-LIKELIHOOD = [[[0] * 28] * 28, "tiny", "gaussian", "any", 2, 0]
+FEW = settings(FUZZ, max_examples=100)  # over HTTP; test_fuzz.py has the thousand
 
 
-def spoilt(arguments: list) -> st.SearchStrategy[list]:
-    """The arguments with one to three of them replaced by something odd."""
-    places = st.dictionaries(st.integers(0, len(arguments) - 1), ODD, min_size=1, max_size=3)
-    return places.map(lambda odd: [odd.get(i, value) for i, value in enumerate(arguments)])
-
-
-@FUZZ
+@FEW
 @given(
     st.one_of(
         st.tuples(st.just("generate"), spoilt(GENERATE)),
@@ -226,24 +307,13 @@ def test_malformed_bodies_kill_nothing(tiny_app: App, client: Client, body: byte
     assert client.predict(steps=1, images=1, api_name="/generate")[1]["steps"] == 1
 
 
-MUTATE = settings(FUZZ, max_examples=int(os.environ.get("DD_FUZZ", 25)))
-
-
-@MUTATE
+@settings(FUZZ, max_examples=25)
 @given(st.data())
-def test_mutated_pictures_get_an_answer_or_a_sentence(tiny_app: App, tmp_path_factory, data: st.DataObject):
+def test_mutated_pictures_get_an_answer_or_a_sentence(tiny_app: App, data: st.DataObject):
     """Real files with bytes changed, cut off or doubled, under any suffix."""
-    kind = data.draw(st.sampled_from(["png", "jpeg", "webp", "gif", "bmp", "tiff"]))
-    file = io.BytesIO()
-    Image.linear_gradient("L").resize((40, 30)).convert("RGB").save(file, kind)
-    content = bytearray(file.getvalue())
-    for place, value in data.draw(
-        st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), max_size=9)
-    ):
-        content[place] = value
-    content = content[: data.draw(st.integers(0, len(content)))] if data.draw(st.booleans()) else content
+    kind = data.draw(st.sampled_from(list(PICTURES)))
     name = "mutated." + data.draw(st.sampled_from([kind, "png", "svg", "txt", "html"]))
-    path = uploaded(tiny_app, name, bytes(content))
+    path = uploaded(tiny_app, name, mutated(data, PICTURES[kind]))
     kind, text = call(tiny_app, "reconstruct", [{"path": path}, "tiny-vqvae", "crop", 32])
     assert kind in ("complete", "error")
     assert not TELLTALES.search(text)
@@ -338,14 +408,32 @@ def test_a_path_in_the_place_of_an_upload_is_refused(tiny_app: App):
             assert "argparse" not in text
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("mcp") is None, reason='needs pip install "gradio[mcp]"')
 def test_mcp_offers_the_endpoints_as_tools(tiny_root: Path):
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamablehttp_client
+
+    async def talk(url: str) -> tuple:
+        async with (
+            streamablehttp_client(f"{url}/gradio_api/mcp/") as (read, write, _),
+            ClientSession(read, write) as mcp,
+        ):
+            await mcp.initialize()
+            tools = {tool.name.split("_")[-1]: tool for tool in (await mcp.list_tools()).tools}
+            name = tools["generate"].name
+            good = await mcp.call_tool(name, {"steps": 2, "images": 1})
+            bad = await mcp.call_tool(name, {"steps": 0, "images": 1})
+            return tools, good, bad
+
     with running("--checkpoints", str(tiny_root), "--mcp") as app:
-        tools = {tool["name"]: tool for tool in json.load(urllib.request.urlopen(f"{app.url}/gradio_api/mcp/schema"))}
-    (generate,) = (tool for name, tool in tools.items() if name.endswith("generate"))
-    assert generate["inputSchema"]["properties"]["steps"]["type"] == "integer"
-    assert "running a noise process backwards" in generate["description"]
+        tools, good, bad = asyncio.run(talk(app.url))
+    assert {"generate", "compare", "likelihood", "reconstruct"} <= set(tools)
+    assert tools["generate"].inputSchema["properties"]["steps"]["type"] == "integer"
+    assert "running a noise process backwards" in tools["generate"].description
+    assert not good.isError
+    assert "picture.png" in str(good.content)
+    assert bad.isError
+    assert "whole number from 1 to 500, not 0" in str(bad.content)
 
 
 def test_what_the_page_shows_of_a_complaint_is_no_html():

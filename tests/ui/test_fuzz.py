@@ -1,4 +1,4 @@
-"""A thousand bad inputs of every kind, through Gradio's own dispatch in this process: an answer or a sentence, always.
+"""Thousands of bad inputs, through Gradio's own dispatch in this process: an answer or a sentence, always.
 
 What Gradio would send to the visitor is what is looked at; that it does send it over HTTP is tested in test_api.py with
 fewer. DD_FUZZ=N tries N of every kind.
@@ -28,6 +28,7 @@ FUZZ = settings(
     max_examples=int(os.environ.get("DD_FUZZ", 1000)), deadline=None, derandomize=True, database=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
+SLOWER = settings(FUZZ, max_examples=int(os.environ.get("DD_FUZZ", 300)))  # a quarter of a minute a thousand, and more
 ODD = st.one_of(
     st.none(), st.booleans(), st.integers(), st.integers(10**300, 10**301), st.floats(), st.text(max_size=20),
     st.sampled_from(["nan", "inf", "-1", "../../etc/passwd", "<img src=x onerror=alert(1)>", "\0", "💥"]),
@@ -106,7 +107,7 @@ def test_odd_arguments_get_an_answer_or_a_sentence(page: gr.Blocks, dispatch: Di
         assert not TELLTALES.search(said)
 
 
-@FUZZ
+@SLOWER
 @given(st.data())
 def test_odd_values_of_the_page_s_controls_kill_nothing(page: gr.Blocks, dispatch: Dispatch, data: st.DataObject):
     """Every event of the page, with anything in the place of what its controls allow."""
@@ -158,7 +159,7 @@ def test_mutated_pictures_get_an_answer_or_a_sentence(page: gr.Blocks, dispatch:
         assert not TELLTALES.search(said)
 
 
-@FUZZ
+@SLOWER
 @given(st.data())
 def test_mutated_recipes_get_a_run_or_a_sentence(page: gr.Blocks, dispatch: Dispatch, data: st.DataObject):
     """What "Load recipe" is given: files saved here, with fields replaced or bytes changed."""
