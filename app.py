@@ -17,7 +17,7 @@ from dd.checkpoints import CheckpointError
 from dd.runs import Models
 from dd.ui.app import CSS, THEME, THREADS, build
 
-MAX_FILE, MAX_BODY = "20mb", 21 * 2**20  # of one upload; of any request, uploads included
+MAX_FILE, MAX_BODY = "20mb", 24 * 2**20  # of one upload; of any request, uploads included
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

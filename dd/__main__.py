@@ -98,8 +98,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     try:
         args.run(args)
-    except (RecipeError, CheckpointError, OSError) as error:
+    except (RecipeError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'} cannot be used ({error.strerror or error})", file=sys.stderr)
         return 2
     return 0
 

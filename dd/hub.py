@@ -129,7 +129,7 @@ def push(checkpoint: str | Path, repository: str) -> str:
                 raise HubError(f"{there.path} arrived damaged in {repository}; push it again")
         return made.repo_url.url
 
-    return _attempt(repository, upload)
+    return _attempt(repository, upload, pushing=True)
 
 
 def push_space(root: str | Path, repository: str, docker: bool = False) -> str:
@@ -146,7 +146,7 @@ def push_space(root: str | Path, repository: str, docker: bool = False) -> str:
             )
             return made.repo_url.url
 
-        return _attempt(repository, upload)
+        return _attempt(repository, upload, pushing=True)
 
 
 def _stage(root: Path, stage: Path, docker: bool) -> None:
@@ -168,14 +168,14 @@ def docker_header(readme: str) -> str:
     return "\n".join(["---", *kept, "sdk: docker", "app_port: 7860", "---"]) + text
 
 
-def _attempt(repository: str, call: Callable[[], T]) -> T:
+def _attempt(repository: str, call: Callable[[], T], pushing: bool = False) -> T:
     """The call's result, tried again with growing waits while the fault may pass; then HubError."""
     for attempt in range(ATTEMPTS):
         try:
             return call()
         except (HTTPError, LocalEntryNotFoundError, LocalTokenNotFoundError, OfflineModeIsEnabled) as error:
             if attempt == ATTEMPTS - 1 or not _may_pass(error):
-                raise HubError(_sentence(repository, error)) from error
+                raise HubError(_sentence(repository, error, pushing)) from error
             time.sleep(WAIT * 2**attempt)
         except HFValidationError as error:
             raise HubError(f"{repository!r} is not the name of a hub repository; write USER/NAME") from error
@@ -187,12 +187,12 @@ def _may_pass(error: Exception) -> bool:
     return not (constants.HF_HUB_OFFLINE or isinstance(error, LocalTokenNotFoundError))
 
 
-def _sentence(repository: str, error: Exception) -> str:
+def _sentence(repository: str, error: Exception, pushing: bool) -> str:
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    so_far = f"nothing was uploaded to {repository}" if pushing else f"{repository} has not been downloaded before"
+    instead = "and push again" if pushing else "or give a local folder"
     if constants.HF_HUB_OFFLINE:
-        return (
-            f"HF_HUB_OFFLINE is set and {repository} has not been downloaded before; unset it, or give a local folder"
-        )
+        return f"HF_HUB_OFFLINE is set and {so_far}; unset it, {instead}"
     if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
         return (
             f"the hub gives no access to {repository}; run `hf auth login`, or set HF_TOKEN to a token that may use it"
@@ -206,6 +206,6 @@ def _sentence(repository: str, error: Exception) -> str:
     if status is not None:
         return f"the hub answered {status} for {repository}, {ATTEMPTS} times where that may pass; try again later"
     return (
-        f"the hub at {constants.ENDPOINT} cannot be reached ({type(error).__name__}) and {repository} has not been "
-        "downloaded before; check the network, or give a local folder"
+        f"the hub at {constants.ENDPOINT} cannot be reached ({type(error).__name__}) and {so_far}; "
+        f"check the network, {instead}"
     )

@@ -145,6 +145,13 @@ def test_unreachable_hub_gets_a_sentence(fake: Hub, tmp_path: Path, monkeypatch,
         hub.pull(NAME, tmp_path / "got")
 
 
+def test_pushing_to_an_unreachable_hub_says_that_nothing_was_uploaded(fake: Hub, tmp_path: Path, monkeypatch, capsys):
+    folder = write_checkpoint(tmp_path / "tiny")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert main(["push", str(folder), NAME]) == 2
+    assert f"nothing was uploaded to {NAME}; unset it, and push again" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("docker", [False, True])
 def test_space_holds_the_app(fake: Hub, docker: bool):
     assert main(["push", "--space", "someone/app", *(["--docker"] if docker else [])]) == 0

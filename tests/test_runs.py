@@ -108,6 +108,7 @@ def test_masked_cells_are_shown_as_masked(models):
         ({"lanes": (Lane("dirichlet", "euler", {"stretch": float("nan")}),)}, "Stretch"),
         ({"steps": 500, "images": 64, "lanes": (Lane(),) * 4}, "lower one"),
         ({"sha256": "0" * 64}, "other weights"),
+        ({"sha256": True}, "other weights"),
     ],
 )
 def test_bad_recipes_are_refused_with_a_sentence(models, changes, word):
@@ -170,6 +171,8 @@ def test_command_line_samples_and_repeats_a_recipe(tiny_root, tmp_path, capsys):
     assert "NAME=NUMBER" in capsys.readouterr().err
     assert cli.main(["sample", str(tmp_path / "missing"), "--quiet"]) == 2
     assert "no model" in capsys.readouterr().err
+    assert cli.main([*base, "--out", "/proc/a.png"]) == 2
+    assert "/proc/a.png cannot be used (No such file" in capsys.readouterr().err
 
 
 def test_damaged_checkpoints_say_what_to_do(tmp_path):

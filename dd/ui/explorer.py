@@ -7,7 +7,7 @@ import gradio as gr
 
 from dd.processes import REGISTRY
 from dd.runs import Run
-from dd.ui.controls import title
+from dd.ui.controls import refuse, title
 from dd.ui.session import Session
 from dd.ui.transport import QUIET
 
@@ -37,7 +37,7 @@ def build(stage: gr.HTML, session: gr.State, player: str) -> None:
         try:
             return json.dumps({"K": session.run.K, "pins": [path(session.run, *pin) for pin in session.pins]})
         except (IndexError, ValueError) as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise refuse(error) from error
 
     stage.select(on_select, session, view, queue=False, **QUIET)
 

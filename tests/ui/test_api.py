@@ -238,7 +238,7 @@ def test_nothing_passes_by_the_queue(tiny_app: App):
 
 
 def test_a_request_s_size_is_limited(tiny_app: App, client: Client):
-    body = b'{"data": ["' + bytes(22 * 2**20) + b'"]}'
+    body = b'{"data": ["' + bytes(25 * 2**20) + b'"]}'
     with pytest.raises((urllib.error.URLError, ConnectionError)) as refused:
         post(tiny_app, "call/likelihood", body)
     assert getattr(refused.value, "code", 413) == 413
@@ -380,6 +380,14 @@ def test_uploads_stay_in_their_folder_and_in_their_size(tiny_app: App):
     assert not Path("/tmp/escaped.json").exists()
     with pytest.raises(urllib.error.HTTPError):
         uploaded(tiny_app, "large.json", bytes(21 * 2**20))
+
+
+@pytest.mark.parametrize("name", ["a.html", "a.svg", "a.xhtml", "a.js"])
+def test_what_visitors_upload_is_never_shown_as_a_page(tiny_app: App, name: str):
+    """Under the app's own address it would run as the app's: it is handed out as a file to be saved."""
+    path = uploaded(tiny_app, name, b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>")
+    with urllib.request.urlopen(f"{tiny_app.url}/gradio_api/file={path}", timeout=60) as answer:
+        assert answer.headers["Content-Disposition"].startswith("attachment")
 
 
 def test_a_path_in_the_place_of_an_upload_is_refused(tiny_app: App):

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from bench.visitor import Visitor
+
 pytestmark = pytest.mark.browser
 
 DONE = "(id) => document.querySelector(`#${id} [data-done='1'], #${id}[data-done='1']`) !== null"
@@ -115,6 +117,27 @@ def test_two_visitors_do_not_share_state(page, browser, app_url):
     other.click("#generate-png")
     other.get_by_text("nothing to download yet").first.wait_for(timeout=30_000)
     other.context.close()
+
+
+def test_who_waits_sees_the_place_in_the_queue(page, app_url):
+    first = Visitor(app_url)
+    others = [Visitor(app_url, first.config).press("generate-run", Steps=500, Images=4) for _ in range(16)]
+    for other in others:
+        assert any(message["msg"] == "process_starts" for message in other)
+    stage = page.locator("#generate-player").bounding_box()
+    set_slider(page, "Steps", 4)
+    page.click("#generate-run")
+    place = page.locator("#generate-place").get_by_text("queue: 1/1")
+    place.wait_for(timeout=60_000)
+    text, line = place.bounding_box(), page.locator("#generate-place").bounding_box()
+    assert line["y"] <= text["y"], "the words are outside their line"
+    assert text["y"] + text["height"] <= line["y"] + line["height"] + 1
+    assert page.locator("#generate-player").bounding_box() == stage, "waiting moves the page"
+    for other in others:
+        other.close()
+    wait_done(page, "generate-player")
+    assert not page.locator("#generate-place").inner_text().strip()
+    assert page.locator("#generate-player").bounding_box() == stage
 
 
 def test_process_changes_the_samplers_and_options_on_offer(page):
