@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gradio as gr
 import pytest
 
 import app
@@ -73,6 +74,22 @@ def test_options_are_also_environment_variables(monkeypatch: pytest.MonkeyPatch)
     assert app.parse(["--port", "7002"]).port == 7002
     monkeypatch.setenv("DD_SHARE", "0")
     assert not app.parse([]).share
+
+
+def test_the_app_is_launched_within_its_bounds(monkeypatch: pytest.MonkeyPatch, tiny_root: Path):
+    said = {}
+    monkeypatch.setattr(gr.Blocks, "launch", lambda page, **options: said.update(options, page=page))
+    monkeypatch.setattr(sys, "argv", ["app.py", "--checkpoints", str(tiny_root), "--queue-size", "5"])
+    app.main()
+    page = said["page"]
+    assert page._queue.max_size == 5
+    assert not page.api_open
+    assert page.delete_cache == (600, 3600)
+    assert (said["state_session_capacity"], said["max_file_size"]) == (200, "20mb")
+    assert said["app_kwargs"]["max_body_size"] == 24 * 2**20
+    assert not said["show_error"]
+    assert said["max_threads"] > 40
+    assert os.environ["MPLBACKEND"]
 
 
 def test_bad_option_is_refused(monkeypatch: pytest.MonkeyPatch, capsys):
