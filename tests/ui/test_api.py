@@ -419,11 +419,11 @@ def test_a_path_in_the_place_of_an_upload_is_refused(tiny_app: App):
 @pytest.mark.skipif(importlib.util.find_spec("mcp") is None, reason='needs pip install "gradio[mcp]"')
 def test_mcp_offers_the_endpoints_as_tools(tiny_root: Path):
     from mcp import ClientSession
-    from mcp.client.streamable_http import streamablehttp_client
+    from mcp.client.streamable_http import streamable_http_client
 
     async def talk(url: str) -> tuple:
         async with (
-            streamablehttp_client(f"{url}/gradio_api/mcp/") as (read, write, _),
+            streamable_http_client(f"{url}/gradio_api/mcp/") as (read, write, _),
             ClientSession(read, write) as mcp,
         ):
             await mcp.initialize()
