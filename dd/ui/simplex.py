@@ -81,7 +81,7 @@ def build() -> None:
                 value=None,
                 html_template=_HTML,
                 css_template=(STATIC / "simplex.css").read_text(),
-                js_on_load=(STATIC / "simplex.js").read_text(),
+                js_on_load=(STATIC / "raster.js").read_text() + (STATIC / "simplex.js").read_text(),
                 elem_id="sx-view",
             )
         with gr.Column(scale=1, min_width=260):
