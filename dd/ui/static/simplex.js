@@ -15,6 +15,7 @@ const LEVELS = [-3, -2, -1, 0, 1, 2, 3]; // contours: log2 of density over the u
 const RANGE = 4; // the density's numbers span log2 -RANGE..RANGE, as 0..TOP
 const TOP = 65535;
 const SECONDS = 8, REST = 0.8, TRAIL = 8, TRAILED = 200, OPAQUE = 0.55, GOLDEN = 2.399963;
+const DISC = 0.085, LANE = 0.024, FLOW = 10; // D3PM: radius of a state, offset of an arrow, its greatest width in px
 const NUMBERS_EVERY = 100; // ms between renewals of the numbers while playing
 const THEMES = { // Okabe-Ito colours for the three categories; one hue of rising darkness for density
   light: { back: '#ffffff', ink: '#1f2430', dim: '#5b6272', rim: '#ffffff', corner: ['#0072B2', '#D55E00', '#009E73'],
@@ -64,6 +65,8 @@ function load() {
   shownFrame = -1;
   bar.max = String(frames - 1);
   for (const control of root.querySelectorAll('button, input, select')) control.disabled = false;
+  $('trails').disabled = panels.every((panel) => panel.jumps);
+  for (const name of ['contours', 'lines']) $(name).disabled = panels.every((panel) => !panel.field);
   buildTables();
   layout();
   play(!still.matches);
@@ -355,6 +358,33 @@ function drawStreamlines(panel, at) {
   });
 }
 
+function drawFlows(panel, at, kind) {
+  // D3PM: reverse jump rates between states as arrows, wide where jumps are frequent. Selection can be negative, fewer
+  // jumps than mutation alone would make: such arrows are hollow.
+  const { X, Y, scale } = panel.place, frame = Math.min(Math.floor(at), frames - 2), f = at - frame, { flows } = panel;
+  const places = [...CORNERS, [0.5, HEIGHT / 3]].map(([x, y]) => [X(x), Y(y)]);
+  ctx.fillStyle = ctx.strokeStyle = theme.arrow;
+  ctx.lineWidth = 1.2 * dpr;
+  flows.mutation.forEach((row, i) => row.forEach((mutation, j) => {
+    const [now, next] = [flows.selection[frame][i][j], flows.selection[frame + 1][i][j]];
+    const rate = (kind !== 'selection' ? mutation : 0) + (kind !== 'mutation' ? now + f * (next - now) : 0);
+    const width = FLOW * dpr * Math.abs(rate) / (Math.abs(rate) + 0.7);
+    if (i === j || width < 0.4 * dpr) return;
+    const [x0, y0] = places[i], [x1, y1] = places[j], d = Math.hypot(x1 - x0, y1 - y0), ux = (x1 - x0) / d, uy = (y1 - y0) / d;
+    const barb = width / 2 + 4 * dpr, long = 2 * barb, from = (DISC + 0.01) * scale, to = d - from, side = LANE * scale;
+    const at_ = (along, aside) => [x0 + along * ux - (side + aside) * uy, y0 + along * uy + (side + aside) * ux];
+    const outline = [[from, -width / 2], [to - long, -width / 2], [to - long, -barb], [to, 0], [to - long, barb],
+      [to - long, width / 2], [from, width / 2]].map(([a, b]) => at_(a, b));
+    ctx.beginPath();
+    outline.forEach(([x, y], k) => (k ? ctx.lineTo(x, y) : ctx.moveTo(x, y)));
+    ctx.closePath();
+    ctx.globalAlpha = 0.75;
+    if (rate > 0) ctx.fill();
+    else ctx.stroke();
+    ctx.globalAlpha = 1;
+  }));
+}
+
 function drawStates(panel, at) {
   // D3PM: a disc for every state, shaded by its theoretical fraction as the density is.
   const theory = panel.theory[Math.floor(at)].fractions, { X, Y, scale } = panel.place;
@@ -365,7 +395,7 @@ function drawStates(panel, at) {
     ctx.strokeStyle = theme.line;
     ctx.lineWidth = dpr;
     ctx.beginPath();
-    ctx.arc(X(x), Y(y), 0.085 * scale, 0, 7);
+    ctx.arc(X(x), Y(y), DISC * scale, 0, 7);
     if (view('heat')) ctx.fill();
     ctx.stroke();
   });
@@ -475,7 +505,7 @@ function drawLabels(panel) {
   const { X, Y, left, top, W } = panel.place;
   const font = (size, weight = 400) => (ctx.font = weight + ' ' + size * dpr + 'px ' + family);
   CORNERS.forEach(([x, y], j) => {
-    const disc = panel.jumps ? 0.085 * panel.place.scale : 0, gap = 5 * dpr;
+    const disc = panel.jumps ? DISC * panel.place.scale : 0, gap = 5 * dpr;
     ctx.textAlign = 'center';
     ctx.textBaseline = j < 2 ? 'top' : 'bottom';
     font(13, 600);
@@ -517,7 +547,12 @@ function draw() {
     drawMoving(panel, at);
   }
   pasteLayer(layer, ctx);
-  for (const panel of panels) within(panel, () => drawLabels(panel));
+  for (const panel of panels) {
+    within(panel, () => {
+      if (panel.flows && view('arrows') !== 'none') drawFlows(panel, at, view('arrows'));
+      drawLabels(panel);
+    });
+  }
   const frame = Math.min(Math.floor(at + 1e-6), frames - 1), now = performance.now();
   if (frame !== shownFrame && !(playing && now - toldAt < NUMBERS_EVERY && frame < frames - 1)) {
     shownFrame = frame;
