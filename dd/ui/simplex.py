@@ -58,8 +58,8 @@ aria-label="Time: scrub through the run">
 <button type="button" data-sx="png" disabled>PNG</button>
 <button type="button" data-sx="webm" disabled>WebM</button>
 </div>
-<div class="sx-legend"><span>density: 1/16</span><span class="sx-ramp" data-sx="ramp"></span>
-<span>16 &#215; uniform; contours at each factor of 2, bold at 1</span></div>
+<div class="sx-legend"><span data-sx="shades">density: 1/16 <span class="sx-ramp" data-sx="ramp"></span>
+16 &#215; uniform; contours at each factor of 2, bold at 1</span><span data-sx="words"></span></div>
 <div class="sx-tables" data-sx="tables"></div>
 <div class="sx-message" data-sx="message" role="status"></div>
 </div>"""

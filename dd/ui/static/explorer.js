@@ -47,7 +47,7 @@
 
   // K > 2: the triangle of a pin's three likeliest categories over the run. What the others hold, "rest", pulls to the middle.
   function triangle(pin, i, W) {
-    const H = Math.round(0.84 * W), A = [[16, H - 26], [W - 16, H - 26], [W / 2, 24]], middle = [W / 2, (2 * (H - 26) + 24) / 3];
+    const H = Math.round(0.84 * W) + 14, A = [[16, H - 26], [W - 16, H - 26], [W / 2, 38]], middle = [W / 2, (2 * (H - 26) + 38) / 3];
     const weight = pin.p[0].map((_, k) => pin.p.reduce((sum, p) => sum + p[k], 0) / pin.p.length + pin.p[pin.p.length - 1][k]);
     const likeliest = weight.map((v, k) => [v, k]).sort((a, b) => b[0] - a[0]).slice(0, 3).map(([, k]) => k).sort((a, b) => a - b);
     const rest = (x) => Math.max(0, 1 - likeliest.reduce((sum, k) => sum + x[k], 0));
@@ -55,8 +55,8 @@
     const corner = (k, [x, y], j) => swatch(x - 16, y + (j < 2 ? 7 : -17), k) + text(data.greys ? x : x - 6, y + (j < 2 ? 17 : -7), names(k));
     const inside = `<polygon points="${A.map(at).join(" ")}" fill="none" stroke="currentColor" opacity=".5"/>`
       + `<circle cx="${middle[0]}" cy="${middle[1]}" r="3" fill="none" stroke="currentColor" opacity=".6"/>`
-      + text(middle[0], middle[1] + 17, "rest", "middle") + likeliest.map((k, j) => corner(k, A[j], j)).join("")
-      + paths(pin, i, place) + text(W, 12, `rest ${(100 * rest(pin.x[now(pin)])).toFixed(0)} %`, "end");
+      + likeliest.map((k, j) => corner(k, A[j], j)).join("")
+      + paths(pin, i, place) + text(W, 12, `○ rest ${(100 * rest(pin.x[now(pin)])).toFixed(0)} %`, "end");
     return svg(W, H, `Path on the triangle of the categories ${likeliest.map(names).join(", ")} and the rest`, inside);
   }
 
@@ -69,9 +69,9 @@
       inside += `<rect x="${left}" width="${wide}" y="${bottom - hx}" height="${hx}" fill="${colour(i)}" opacity=".8"/>`
         + `<rect x="${left - pad / 2}" width="${wide + pad}" y="${bottom - hp}" height="${hp}" fill="none" stroke="currentColor"/>`;
       if (data.greys && K > 2) inside += `<rect x="${k * w}" width="${w}" y="${bottom + 3}" height="5" fill="${grey(k)}"/>`;
-      if (K <= 16) inside += text(k * w + w / 2, H - 2, names(k), "middle");
+      if (K <= 16 && (w >= 17 || k % 5 === 0)) inside += text(k * w + w / 2, H - 1, names(k), "middle");
     }
-    if (K > 16) inside += text(0, H - 2, "0") + text(W, H - 2, K - 1, "end");
+    if (K > 16) inside += text(0, H - 1, "0") + text(W, H - 1, K - 1, "end");
     return svg(W, H, `All ${K} categories at step ${s}`, inside);
   }
 
@@ -92,7 +92,7 @@
     }
     hint.textContent = "Click more cells to compare, up to four, or one again to take it away.";
     legend.innerHTML = `<span>step ${now(pins[0])}</span><span>solid: state</span><span>dashed and outlined: the network's posterior</span>`;
-    const W = Math.max(240, plots.clientWidth), columns = Math.min(pins.length, Math.max(1, Math.floor(W / 210)));
+    const W = Math.max(240, plots.clientWidth), columns = Math.min(pins.length, Math.max(1, Math.floor((W + 16) / 156)));
     const wide = Math.min(320, Math.floor((W - 16 * (columns - 1)) / columns));
     plots.innerHTML = (data.K === 2 ? segment(W) : "")
       + `<div class="dd-cards" style="grid-template-columns:repeat(${columns},${wide}px)">${pins.map((pin, i) => card(pin, i, wide)).join("")}</div>`;

@@ -68,6 +68,7 @@ function load() {
   $('trails').disabled = panels.every((panel) => panel.jumps);
   for (const name of ['contours', 'lines']) $(name).disabled = panels.every((panel) => !panel.field);
   buildTables();
+  explain();
   layout();
   play(!still.matches);
 }
@@ -154,6 +155,21 @@ function showNumbers(frame) {
     }
     box.querySelector('.sx-extra').textContent = extra;
   });
+}
+
+function explain() {
+  // What the picture's shades and arrows mean, for the layers that are shown.
+  $('shades').hidden = !(view('heat') || view('contours')) || panels.every((panel) => !panel.density);
+  const words = [], arrows = view('arrows');
+  if (arrows !== 'none' && panels.some((panel) => panel.field)) words.push('arrows: reverse drift per unit of the process\' own time');
+  if (arrows !== 'none' && panels.some((panel) => panel.flows)) {
+    words.push('wide arrows: reverse jump rates per unit of −log ᾱ; hollow: selection against a jump');
+  }
+  if (arrows === 'mutation' && panels.some((panel) => panel.flows && panel.flows.mutation.flat().every((rate) => rate === 0))) {
+    words.push('no mutation in the absorbing chain: unmasking is all selection');
+  }
+  if (view('lines') && panels.some((panel) => panel.field)) words.push('lines: probability-flow ODE');
+  $('words').textContent = words.join(' · ');
 }
 
 // -- colours and geometry -----------------------------------------------------------------------------------------
@@ -371,7 +387,8 @@ function drawFlows(panel, at, kind) {
     const width = FLOW * dpr * Math.abs(rate) / (Math.abs(rate) + 0.7);
     if (i === j || width < 0.4 * dpr) return;
     const [x0, y0] = places[i], [x1, y1] = places[j], d = Math.hypot(x1 - x0, y1 - y0), ux = (x1 - x0) / d, uy = (y1 - y0) / d;
-    const barb = width / 2 + 4 * dpr, long = 2 * barb, from = (DISC + 0.01) * scale, to = d - from, side = LANE * scale;
+    const oneWay = flows.mutation[j][i] === 0 && flows.selection[frame][j][i] === 0;
+    const barb = width / 2 + 4 * dpr, long = 2 * barb, from = (DISC + 0.01) * scale, to = d - from, side = oneWay ? 0 : LANE * scale;
     const at_ = (along, aside) => [x0 + along * ux - (side + aside) * uy, y0 + along * uy + (side + aside) * ux];
     const outline = [[from, -width / 2], [to - long, -width / 2], [to - long, -barb], [to, 0], [to - long, barb],
       [to - long, width / 2], [from, width / 2]].map(([a, b]) => at_(a, b));
@@ -676,6 +693,7 @@ bar.addEventListener('input', () => {
 for (const name of ['heat', 'contours', 'trails', 'arrows', 'lines']) {
   $(name).addEventListener('change', () => {
     past = null;
+    explain();
     draw();
   });
 }
