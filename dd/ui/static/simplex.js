@@ -17,15 +17,15 @@ const TOP = 65535;
 const SECONDS = 8, REST = 0.8, TRAIL = 8, TRAILED = 200, OPAQUE = 0.55, GOLDEN = 2.399963;
 const DISC = 0.085, LANE = 0.024, FLOW = 10; // D3PM: radius of a state, offset of an arrow, its greatest width in px
 const NUMBERS_EVERY = 100; // ms between renewals of the numbers while playing
-const THEMES = { // Okabe-Ito colours for the three categories; one hue of rising darkness for density
-  light: { back: '#ffffff', ink: '#1f2430', dim: '#5b6272', rim: '#ffffff', corner: ['#0072B2', '#D55E00', '#009E73'],
+const THEMES = { // categories differ in hue and lightness, for every kind of colour vision; density is one hue of rising darkness
+  light: { back: '#ffffff', ink: '#1f2430', dim: '#5b6272', rim: '#ffffff', corner: ['#1A80D8', '#D55E00', '#0B4D38'],
     ramp: ['#ffffff', '#f0edf8', '#dcd5ee', '#bfb3df', '#9585c7', '#6650a4'], arrow: '#1f2430', line: '#6d6480' },
-  dark: { back: '#0f1118', ink: '#eceef4', dim: '#a6adbd', rim: '#0f1118', corner: ['#56B4E9', '#E69F00', '#19C89A'],
+  dark: { back: '#0f1118', ink: '#eceef4', dim: '#a6adbd', rim: '#0f1118', corner: ['#4A90E2', '#E8742A', '#B5F0D3'],
     ramp: ['#0f1118', '#1f1f38', '#322f5a', '#4a4380', '#6a5ea8', '#9788d2'], arrow: '#eceef4', line: '#8f88ab' },
 };
 
 let panels = [], times = [], frames = 0, pos = 0, playing = false, visible = false, asked = false;
-let lastTick = 0, loop = 0, rest = 0, theme = THEMES.light, lut = null, discs = [], layer = null, past = null, trailColours = [], dpr = 1, recorder = null;
+let lastTick = 0, loop = 0, rest = 0, theme = THEMES.light, lut = null, layer = null, past = null, trailColours = [], dpr = 1, recorder = null;
 let shownFrame = -1, toldAt = 0, family = 'sans-serif';
 const drawn = { count: 0 };
 
@@ -187,10 +187,9 @@ function retheme() {
   $('ramp').style.background = 'linear-gradient(to right,' + theme.ramp.join(',') + ')';
 }
 
-function makeDiscs(n) {
-  const r = (n > 1200 ? 2.1 : n > 500 ? 2.6 : 3.3) * dpr;
-  discs = theme.corner.map((colour) => makeDisc(r, 0.7 * dpr, colour, theme.rim));
-  trailColours = theme.corner.map(packed);
+function makeDiscs(panel) { // smaller where there are many, and in a small panel
+  const r = (panel.n > 1200 ? 2.1 : panel.n > 500 ? 2.6 : 3.3) * Math.min(1, Math.sqrt(panel.place.W / dpr / 800) + 0.1) * dpr;
+  return theme.corner.map((colour) => makeDisc(r, 0.7 * dpr, colour, theme.rim));
 }
 
 function layout() {
@@ -209,7 +208,8 @@ function layout() {
     panel.place = { left, top, W, H: h * dpr, scale, X: (x) => ox + scale * x, Y: (y) => oy - scale * y };
   });
   retheme();
-  makeDiscs(Math.max(...panels.map((p) => p.n), 1));
+  trailColours = theme.corner.map(packed);
+  for (const panel of panels) panel.discs = makeDiscs(panel);
   layer = makeLayer(canvas.width, canvas.height);
   past = null;
   shownFrame = -1;
@@ -364,7 +364,7 @@ function drawStreamlines(panel, at) {
         if (!e) break;
         const nx = x + way * h * e[0], ny = y + way * h * e[1];
         if (!inside(nx, ny)) break;
-        line(layer, X(x), Y(y), X(nx), Y(ny), width, colour, 1);
+        line(layer, X(x), Y(y), X(nx), Y(ny), width, colour, 0.7);
         x = nx;
         y = ny;
       }
@@ -470,7 +470,7 @@ function drawParticles(panel, at) {
   const frame = Math.floor(at), f = at - frame, { X, Y } = panel.place, point = [0, 0];
   for (let i = 0; i < panel.n; i++) {
     particle(panel, i, frame, f, point);
-    stamp(layer, discs[panel.corner[i]], X(point[0]), Y(point[1]));
+    stamp(layer, panel.discs[panel.corner[i]], X(point[0]), Y(point[1]));
   }
 }
 
