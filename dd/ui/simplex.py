@@ -97,8 +97,10 @@ def build() -> None:
             seed = gr.Number(value=0, precision=0, label="Seed")
             button = gr.Button("Run", variant="primary", elem_id="sx-run")
     inputs = [first, second, direction, sampler, steps, particles, *alpha, *weights, seed]
+    drawing = {"fn": show, "inputs": inputs, "outputs": view, "show_progress": "minimal", "api_visibility": "private"}
+    drawing["trigger_mode"] = "always_last"  # a choice made while a run is computed counts once that is done
     for event in (button.click, view.ready, sampler.input):
-        event(show, inputs, view, show_progress="minimal", api_visibility="private")
+        event(**drawing)
 
     def on_choice(first: str, second: str, direction: str, sampler: str) -> list:
         choices = sampler_choices(first, second, direction)
@@ -107,8 +109,14 @@ def build() -> None:
 
     chosen = [first, second, direction]
     gr.on(
-        [control.input for control in chosen], on_choice, [*chosen, sampler], [sampler, *alpha], queue=False, **QUIET
-    ).then(show, inputs, view, show_progress="minimal", api_visibility="private")
+        [control.input for control in chosen],
+        on_choice,
+        [*chosen, sampler],
+        [sampler, *alpha],
+        queue=False,
+        trigger_mode="always_last",
+        **QUIET,
+    ).then(**drawing)
 
 
 def sampler_choices(first: str, second: str, direction: str) -> list[tuple[str, str]]:

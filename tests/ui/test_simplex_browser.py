@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bench.simplex import measure
+from dd.simplex import DIFFUSIONS
 from dd.ui import simplex as tab
 
 READY = "document.querySelector('.sx-root')?.simplex?.frames() > 0"
@@ -155,6 +156,57 @@ def test_pressing_play_twice_does_not_draw_twice(page):
     )
     _root(page, "root.simplex.play(false)")
     assert abs(pictures - ticks) <= 2
+
+
+def _choose(page, label: str, value: str) -> None:
+    page.get_by_label(label, exact=True).click()
+    page.get_by_role("option", name=value, exact=True).click()
+
+
+def _wait_for(page, *titles: str) -> None:
+    """Until these processes are shown, as a choice of one starts its run."""
+    page.wait_for_function(
+        "(wanted) => [...document.querySelectorAll('.sx-title')].map((e) => e.textContent).join() === wanted",
+        arg=",".join(titles),
+    )
+
+
+@pytest.mark.parametrize("name", ["Stick-breaking Jacobi", "Bakosi-Ristorcelli", "D3PM uniform", "D3PM absorbing",
+                                  "Gaussian on one-hots"])  # fmt: skip
+def test_every_process_shows_numbers_that_agree_with_theory(page, name):
+    _choose(page, "Process", name)
+    _wait_for(page, name)
+    for frame in (0, 24, 48, 72, 95, 96):
+        _pause_at(page, frame)
+        assert max(_root(page, "return root.simplex.numbers()[0]")["off"]) < 4.5, frame
+
+
+def test_menus_offer_what_applies_and_jumps_have_arrows(page):
+    _choose(page, "Process", "D3PM absorbing")
+    _wait_for(page, "D3PM absorbing")
+    assert page.get_by_label("Sampler", exact=True).input_value() == "Ancestral jumps"
+    page.get_by_role("button", name="Corners").click()
+    page.get_by_text("Weight of category 1").first.wait_for()
+    assert page.get_by_text("alpha 1", exact=True).count() == 0
+    assert page.locator("[data-sx=lines]").is_disabled()
+    _pause_at(page, 50)
+    plain = _picture(page)
+    page.locator("[data-sx=arrows]").select_option("both")
+    assert _picture(page) != plain
+    page.locator("[data-sx=arrows]").select_option("mutation")
+    assert _picture(page) == plain  # unmasking is all selection
+    page.locator("[data-sx=arrows]").select_option("none")
+    page.get_by_label(tab.DIRECTIONS[1]).check()
+    _choose(page, "Process", "Bakosi-Ristorcelli")
+    _wait_for(page, "Bakosi-Ristorcelli")
+    page.get_by_text("alpha 1", exact=True).first.wait_for()
+    page.get_by_label("Sampler", exact=True).click()
+    offered = page.locator("[role=option]").all_inner_texts()
+    assert [text.strip("✓ \n") for text in offered] == [DIFFUSIONS["Bakosi-Ristorcelli"].step_name, "Euler-Maruyama"]
+    page.keyboard.press("Escape")
+    page.get_by_label(tab.DIRECTIONS[0]).check()
+    _choose(page, "Process", "Wright-Fisher")
+    _wait_for(page, "Wright-Fisher")
 
 
 def test_every_layer_draws_and_pictures_are_saved(page):
