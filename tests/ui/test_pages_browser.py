@@ -51,6 +51,19 @@ def test_run_shows_every_step_and_scrubs_without_the_server(page):
     page.context.set_offline(False)
 
 
+def test_keys_scrub_and_replay_on_a_picture(page):
+    set_slider(page, "Steps", 6)
+    page.click("#generate-run")
+    wait_done(page, "generate-player")
+    page.locator("#generate-player canvas").first.focus()
+    for key, step in (("Home", 0), ("ArrowRight", 1), ("ArrowLeft", 0), ("End", 6), ("ArrowRight", 6)):
+        page.keyboard.press(key)
+        assert page.evaluate(STEP, "generate-player") == str(step)
+    page.keyboard.press("Home")
+    page.keyboard.press("Space")
+    page.wait_for_function(f"({STEP})('generate-player') === '6'", timeout=30_000)
+
+
 def test_step_is_exactly_one_step_and_reset_clears(page):
     for expected in ("0", "1", "2"):
         page.click("#generate-step")

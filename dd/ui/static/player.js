@@ -43,6 +43,7 @@
       const canvas = figure.querySelector("canvas");
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", view.title);
+      canvas.tabIndex = 0;
       return { ...view, canvas, numbers: figure.querySelector(".dd-numbers") };
     });
     const columns = Math.ceil(Math.sqrt(message.n)), gap = message.n > 1 ? 2 : 0;
@@ -176,6 +177,14 @@
     show(step);
   });
   replay.addEventListener("click", play);
+  panels.addEventListener("keydown", (event) => {  // on a picture: space plays, arrows scrub
+    const step = { ArrowLeft: shown - 1, ArrowRight: shown + 1, Home: 0, End: frames.length - 1 }[event.key];
+    if (!frames.length || (event.key !== " " && step === undefined)) return;
+    event.preventDefault();
+    if (event.key === " ") return play();
+    stop();
+    show(step);
+  });
   if (toggle) toggle.addEventListener("click", () => {
     showGuess = !showGuess;
     toggle.textContent = showGuess ? "Show states" : "Show guesses";
