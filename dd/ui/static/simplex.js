@@ -389,9 +389,9 @@ function drawFlows(panel, at, kind) {
     const [x0, y0] = places[i], [x1, y1] = places[j], d = Math.hypot(x1 - x0, y1 - y0), ux = (x1 - x0) / d, uy = (y1 - y0) / d;
     const oneWay = flows.mutation[j][i] === 0 && flows.selection[frame][j][i] === 0;
     const barb = width / 2 + 4 * dpr, long = 2 * barb, from = (DISC + 0.01) * scale, to = d - from, side = oneWay ? 0 : LANE * scale;
-    const at_ = (along, aside) => [x0 + along * ux - (side + aside) * uy, y0 + along * uy + (side + aside) * ux];
+    const corner = (along, aside) => [x0 + along * ux - (side + aside) * uy, y0 + along * uy + (side + aside) * ux];
     const outline = [[from, -width / 2], [to - long, -width / 2], [to - long, -barb], [to, 0], [to - long, barb],
-      [to - long, width / 2], [from, width / 2]].map(([a, b]) => at_(a, b));
+      [to - long, width / 2], [from, width / 2]].map(([a, b]) => corner(a, b));
     ctx.beginPath();
     outline.forEach(([x, y], k) => (k ? ctx.lineTo(x, y) : ctx.moveTo(x, y)));
     ctx.closePath();
