@@ -32,6 +32,8 @@ SAMPLERS = ("native", "euler", "ode")
 ALPHA = (0.1, 5.0)  # concentrations offered
 MAX_PARTICLES, MAX_STEPS = 2000, 200
 PRIOR_NATS = 3e-4  # KL(p_T || pi) at t = 1: less than 2,000 particles can show
+D3PM_SAMPLER = "ancestral jumps"
+GAUSSIAN_SAMPLERS = {"native": "DDPM ancestral step", "euler": "Euler-Maruyama", "ode": "DDIM"}
 CORNERS = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.5, 0.75**0.5]], dtype=torch.float64)  # of the drawn triangle
 NO_FLOW = (
     "Bakosi-Ristorcelli has no forward probability flow here: next to a corner its density has detail of size tau^2, "
@@ -170,7 +172,7 @@ class DiffusionCell:
         self.diffusion, self.w = diffusion, w
         self.clock = _clock(diffusion)
         self.title = diffusion.name
-        self.note = {"native": diffusion.step_name, "euler": "Euler-Maruyama", "ode": "probability-flow ODE"}[sampler]
+        self.note = _diffusion_samplers(diffusion.step_name)[sampler]
         if isinstance(diffusion, BakosiRistorcelli):
             self.note += f"; score by numerical Fokker-Planck, resolution 1/{diffusion.fine.N}"
 
@@ -257,7 +259,7 @@ class GaussianCell:
 
     def __init__(self, w: Tensor, sampler: str = "native"):
         self.w, self.process = w, _gaussian()
-        self.note = {"native": "DDPM ancestral step", "euler": "Euler-Maruyama", "ode": "DDIM"}[sampler]
+        self.note = GAUSSIAN_SAMPLERS[sampler]
 
     def _abar(self, t: float) -> float:
         return float(self.process.alpha_bar(t))
@@ -334,7 +336,7 @@ class D3PMCell:
 
     def __init__(self, transition: str, w: Tensor, sampler: str = "native"):
         self.w, self.process = w, _d3pm(transition)
-        self.title, self.note = f"D3PM {transition}", "ancestral jumps, exact whatever the sampler"
+        self.title, self.note = f"D3PM {transition}", f"{D3PM_SAMPLER}, exact at any number of steps"
 
     def native_time(self, t: float) -> float:
         return float(self.process.index(t))
@@ -361,12 +363,28 @@ class D3PMCell:
 
     def theory(self, t: float) -> Theory:
         """Fractions w Qbar_n; mean and variance of the shown corners; entropy of the fractions."""
-        n = self.process.index(t)
-        fractions = self.w @ self.process.chain.between(torch.zeros_like(n), n)[0, :3]
+        fractions = self._fractions(self.process.index(t))
         corners = self._corners(torch.arange(len(fractions)))
         mean = fractions @ corners
         var = fractions @ corners**2 - mean**2
         return Theory(mean, var.clamp(min=0), float(-torch.xlogy(fractions, fractions).sum()), fractions)
+
+    def rates(self, t: float) -> tuple[Tensor, Tensor]:
+        """Reverse jump rates from i to j per unit of r = -log abar, as mutation + selection: two (S, S).
+
+        With the forward rates Q = R - 1 and the marginal p the reverse ones are Q[j, i] p_j / p_i. The uniform chain is
+        reversible under pi, and rho = p / pi: mutation Q[i, j], selection Q[i, j] (rho_j / rho_i - 1). The absorbing
+        chain keeps nothing but the mask: its forward jumps never happen backwards, and all of unmasking is selection.
+        """
+        Q, n = self.process.chain.R.clone().fill_diagonal_(0), self.process.index(t).clamp(min=1)
+        p = self._fractions(n)
+        reverse = Q.T * p / p[:, None].clamp(min=1e-30)
+        mutation = Q if torch.equal(Q, Q.T) else torch.zeros_like(Q)
+        return mutation, reverse - mutation
+
+    def _fractions(self, n: Tensor) -> Tensor:
+        """w Qbar_n: (S,)."""
+        return self.w @ self.process.chain.between(torch.zeros_like(n), n)[0, :3]
 
     def log_density(self, x: Tensor, t: float) -> None:
         return None
@@ -379,12 +397,40 @@ class D3PMCell:
 
 PROCESSES: dict[str, Callable[[tuple[float, ...], Tensor, str], Cell]] = {
     "Wright-Fisher": lambda alpha, w, sampler: DiffusionCell(_diffusion("Wright-Fisher", alpha), w, sampler),
-    "Stick-breaking Jacobi": lambda alpha, w, sampler: DiffusionCell(_diffusion("Stick-breaking", alpha), w, sampler),
-    "Bakosi-Ristorcelli": lambda alpha, w, sampler: DiffusionCell(_diffusion("Bakosi", alpha), w, sampler),
+    "Stick-breaking Jacobi": lambda alpha, w, sampler: DiffusionCell(
+        _diffusion("Stick-breaking Jacobi", alpha), w, sampler
+    ),
+    "Bakosi-Ristorcelli": lambda alpha, w, sampler: DiffusionCell(_diffusion("Bakosi-Ristorcelli", alpha), w, sampler),
     "D3PM uniform": lambda alpha, w, sampler: D3PMCell("uniform", w, sampler),
     "D3PM absorbing": lambda alpha, w, sampler: D3PMCell("absorbing", w, sampler),
     "Gaussian on one-hots": lambda alpha, w, sampler: GaussianCell(w, sampler),
 }
+
+
+DIFFUSIONS = {  # those of the triangle, which have an alpha; the others have a stationary law of their own
+    "Wright-Fisher": NeutralWrightFisher,
+    "Stick-breaking Jacobi": StickBreaking,
+    "Bakosi-Ristorcelli": BakosiRistorcelli,
+}
+
+
+def sampler_names(processes: list[str], backwards: bool) -> dict[str, str]:
+    """{sampler: what these processes call it}: the samplers that any of them has and none refuses."""
+    known = [_samplers_of(name) for name in processes]
+    out = {s: " / ".join(dict.fromkeys(names[s] for names in known if s in names)) for s in SAMPLERS}
+    if not backwards and "Bakosi-Ristorcelli" in processes:
+        del out["ode"]  # NO_FLOW says why
+    return {sampler: called for sampler, called in out.items() if called}
+
+
+def _samplers_of(process: str) -> dict[str, str]:
+    if process in DIFFUSIONS:
+        return _diffusion_samplers(DIFFUSIONS[process].step_name)
+    return {"native": D3PM_SAMPLER} if process.startswith("D3PM") else GAUSSIAN_SAMPLERS
+
+
+def _diffusion_samplers(step_name: str) -> dict[str, str]:
+    return {"native": step_name, "euler": "Euler-Maruyama", "ode": "probability-flow ODE"}
 
 
 @dataclass(frozen=True)
@@ -491,8 +537,7 @@ def _to_plane(x: Tensor) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _diffusion(name: str, alpha: tuple[float, ...]) -> Diffusion:
-    make = {"Wright-Fisher": NeutralWrightFisher, "Stick-breaking": StickBreaking, "Bakosi": BakosiRistorcelli}
-    return make[name](torch.tensor(alpha, dtype=torch.float64))
+    return DIFFUSIONS[name](torch.tensor(alpha, dtype=torch.float64))
 
 
 @lru_cache(maxsize=1)

@@ -4,6 +4,7 @@ DD_CHECKPOINT names another network for the walkthrough than checkpoints/digits.
 """
 
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -80,9 +81,17 @@ def test_the_first_cell_fetches_the_repository_where_it_is_not_there(tmp_path):
         environment.pop("DD_REPOSITORY", None)
 
 
+def seconds_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 @pytest.mark.timeout(1200)
 def test_walkthrough_from_a_one_hot_cell_to_a_generated_digit():
+    before = seconds_of_children()
     notebook = execute("walkthrough")
+    assert seconds_of_children() - before < 180  # of processor time, so that other work on the machine does not count
+    assert len(code_cells(notebook)) == 20
     assert pictures(notebook) == 12
     said = printed(notebook)
     for process in ("dirichlet", "d3pm-absorbing", "d3pm-uniform", "multinomial", "gaussian"):

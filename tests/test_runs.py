@@ -252,3 +252,11 @@ def test_a_lane_of_another_network_runs_beside_the_others(tmp_path):
         explorer.path(run, 1, 0, 3, 5)
     with pytest.raises(RecipeError, match="no certain cells"):
         Run(dataclasses.replace(recipe, given=Given(stripes(), stripes())), Models(tmp_path))
+
+
+def test_a_pinned_cell_clicked_again_is_taken_away_and_the_oldest_makes_room():
+    pins = []
+    for col in range(explorer.MOST_PINS + 1):
+        pins = explorer.toggled(pins, (0, 0, 0, col))
+    assert pins == [(0, 0, 0, col) for col in range(1, explorer.MOST_PINS + 1)]
+    assert explorer.toggled(pins, pins[1]) == [pins[0], *pins[2:]]

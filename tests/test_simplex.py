@@ -21,6 +21,7 @@ from dd.simplex import (
     barycentric,
     grid,
     plane,
+    sampler_names,
     simulate,
 )
 from dd.stick_breaking import StickBreaking, from_sticks, to_sticks
@@ -97,6 +98,59 @@ def test_corner_fractions(name):
         ]
         assert float(live.sum()) == pytest.approx(1)
         assert bool(((live - theory).abs() <= Z * (theory * (1 - theory) / 2000).sqrt() + 1e-9).all())
+
+
+@pytest.mark.parametrize("name", ["D3PM uniform", "D3PM absorbing"])
+@pytest.mark.parametrize("t", [0.2, 0.5, 0.8])
+def test_jump_rates_are_those_of_the_exact_step(name, t):
+    """One reverse step of the chain, n to n - 1, against 1 + R (r_n - r_(n-1)); the step has an error of its square."""
+    cell = _cell(name)
+    process, n = cell.process, cell.process.index(t)
+    r = -process.chain.alpha_bar.log()
+    d = float(r[n] - r[n - 1])
+    bar = process.chain.between(torch.zeros_like(n), n)[0, :3]
+    states = torch.arange(process.S)[None]
+    w = cell.w / (cell.w @ bar)[:, None]  # p_k / Qbar[k, x_t] = w_k / p(x_t)
+    step = process.posterior(w[None], states, n, n - 1)[0]
+    R = sum(cell.rates(t))
+    R = R - torch.diag(R.sum(1))
+    reached = (cell.w @ bar) > 0
+    assert torch.allclose(
+        step[reached], (torch.eye(process.S) + R * d)[reached], atol=4 * (d * float(R.abs().max())) ** 2
+    )
+    assert d * float(R.abs().max()) < 0.05
+
+
+@pytest.mark.parametrize("name", ["D3PM uniform", "D3PM absorbing"])
+def test_jump_rates_carry_the_fractions_backwards(name):
+    """sum_i p_i R_ij - p_j sum_i R_ji = -dp_j/dr = abar w_j - abar pi_j, with pi the stationary law."""
+    cell = _cell(name)
+    for t in (0.1, 0.5, 0.9):
+        R, p = sum(cell.rates(t)), cell.theory(t).fractions
+        abar, pi = cell.process.chain.alpha_bar[cell.process.index(t)], cell.process.chain.R[0]
+        w = torch.cat([cell.w, torch.zeros(cell.process.S - 3, dtype=torch.float64)])
+        assert torch.allclose(p @ R - p * R.sum(1), abar * (w - pi))
+
+
+def test_uniform_jumps_select_nothing_where_every_category_is_as_likely():
+    cell = PROCESSES["D3PM uniform"]((1.0, 1.0, 1.0), Settings().w, "native")
+    mutation, selection = cell.rates(0.4)
+    assert torch.allclose(mutation + torch.eye(3) / 3, torch.full((3, 3), 1 / 3, dtype=torch.float64))
+    assert float(selection.abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("first", PROCESSES)
+@pytest.mark.parametrize("second", [None, *PROCESSES])
+@pytest.mark.parametrize("backwards", [True, False])
+def test_every_sampler_on_offer_runs(first, second, backwards):
+    names = [first] if second is None else [first, second]
+    offered = sampler_names(names, backwards)
+    assert "native" in offered
+    assert ("euler" in offered) == (not all(name.startswith("D3PM") for name in names))
+    for name, sampler in {(name, sampler) for name in names for sampler in offered}:
+        assert (
+            simulate(name, Settings(backwards=backwards, sampler=sampler, steps=4, particles=2)).paths.isfinite().all()
+        )
 
 
 @pytest.mark.parametrize("name", [*DIFFUSIONS, "Gaussian on one-hots"])

@@ -19,6 +19,8 @@ HOW_TO_GET_ONE = "Restore the folder from the repository, or train one: the READ
 CSS = """
 .gradio-container { max-width: min(1280px, 100vw) !important; margin: 0 auto !important; }
 .gradio-container :is(.main, .wrap, .contain, .tabitem, .column, .block, .prose) { max-width: 100%; min-width: 0; }
+:root { --dd-colour-0: #1A80D8; --dd-colour-1: #D55E00; --dd-colour-2: #0B4D38; --dd-colour-3: #7B1A78; }
+.dark { --dd-colour-0: #4A90E2; --dd-colour-1: #E8742A; --dd-colour-2: #B5F0D3; --dd-colour-3: #AE4F86; }
 h1 { margin-bottom: 0 !important; }
 .katex-display, .dd-table table { display: block; overflow-x: auto; overflow-y: hidden;
   max-width: min(100%, calc(100vw - 64px)); }

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from dd.looks import GreyLevels
 from dd.processes import REGISTRY
 from dd.runs import Run
 from dd.ui.controls import refuse, title
@@ -18,7 +19,7 @@ HINT = "Click a cell in the picture to see its path on the simplex through the r
 
 def build(stage: gr.HTML, session: gr.State, player: str) -> None:
     """The plots below a player, wired to its clicks."""
-    inside = f"<p>{HINT}</p><div class='dd-plots'></div><div class='dd-legend'></div>"
+    inside = f"<p>{HINT}</p><div class='dd-legend'></div><div class='dd-plots'></div>"
     view = gr.HTML(
         value=None,
         html_template=f"<div class='dd-explorer'>{inside}</div>",
@@ -32,14 +33,23 @@ def build(stage: gr.HTML, session: gr.State, player: str) -> None:
     def on_select(session: Session | None, event: gr.EventData) -> str | None:
         if session is None or session.run is None:
             return None
-        pin = tuple(int(event._data[key]) for key in ("lane", "image", "row", "col"))
-        session.pins = [*[old for old in session.pins if old != pin], pin][-MOST_PINS:]
+        run, size = session.run, session.run.look.factor
+        lane, image, row, col = (int(event._data[key]) for key in ("lane", "image", "row", "col"))
+        pin = (lane, image, row // size * size, col // size * size)
+        pins = toggled(session.pins, pin)
         try:
-            return json.dumps({"K": session.run.K, "pins": [path(session.run, *pin) for pin in session.pins]})
+            message = {"K": run.K, "greys": isinstance(run.look, GreyLevels), "pins": [path(run, *pin) for pin in pins]}
         except (IndexError, ValueError) as error:
             raise refuse(error) from error
+        session.pins = pins
+        return json.dumps(message)
 
     stage.select(on_select, session, view, queue=False, **QUIET)
+
+
+def toggled(pins: list[tuple[int, ...]], pin: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """The pins after a click on one: taken away if it was there, otherwise added, the oldest making room."""
+    return [old for old in pins if old != pin] if pin in pins else [*pins, pin][-MOST_PINS:]
 
 
 def path(run: Run, lane: int, image: int, row: int, col: int) -> dict:
@@ -48,7 +58,9 @@ def path(run: Run, lane: int, image: int, row: int, col: int) -> dict:
         raise ValueError("this run is too large to keep every cell's path; choose fewer images or steps")
     if run.processes[lane].name not in REGISTRY:
         raise ValueError("the DDPM's pixels are numbers, not points of the simplex: there is no path to show")
-    row, col = row // run.look.factor, col // run.look.factor
+    size = run.look.factor
+    at = {"lane": lane, "image": image, "row": row // size * size, "col": col // size * size, "size": size}
+    row, col = row // size, col // size
     cell = (image, slice(None), row, col)
     steps = [(x[cell], p[cell]) for x, p in (lanes[lane] for lanes in run.trajectory)]
     name = f"image {image + 1}, row {row + 1}, column {col + 1}"
@@ -56,6 +68,7 @@ def path(run: Run, lane: int, image: int, row: int, col: int) -> dict:
         name += f" · {title(run.recipe.lanes[lane])}"
     return {
         "name": name,
+        "at": at,
         "x": [[round(float(v), 4) for v in x] for x, _ in steps],
         "p": [[round(float(v), 4) for v in p] for _, p in steps],
     }

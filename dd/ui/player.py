@@ -16,7 +16,10 @@ _PANELS = (
     "<input type='range' min='0' max='1' value='0' step='1' disabled aria-label='Timeline of the run'></div>"
     "<div class='dd-status' role='status' aria-live='off'></div>{curve}"
 )
-_PANEL = "<figure class='dd-panel'><figcaption><span>{}</span>{numbers}</figcaption><canvas></canvas></figure>"
+_PANEL = (
+    "<figure class='dd-panel'><figcaption><span>{}</span>{numbers}</figcaption>"
+    "<div class='dd-screen'><canvas></canvas></div></figure>"
+)
 _NUMBERS = "<span class='dd-numbers'>&nbsp;</span>"
 CLEAR = json.dumps({"clear": True})
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dd.simplex import (
     ALPHA,
+    DIFFUSIONS,
     MAX_PARTICLES,
     MAX_STEPS,
     PROCESSES,
@@ -20,19 +21,15 @@ from dd.simplex import (
     Theory,
     barycentric,
     plane,
+    sampler_names,
     simulate,
 )
-from dd.ui.controls import refuse
+from dd.ui.controls import QUIET, refuse
 from dd.ui.engine import Engine
 
 STATIC = Path(__file__).parent / "static"
 NONE = "none"
 DIRECTIONS = ("Reverse: noise to data", "Forward: data to noise")
-SAMPLER_NAMES = {
-    "Dirichlet step (or the process' own)": "native",
-    "Euler-Maruyama": "euler",
-    "Probability-flow ODE": "ode",
-}
 _KEYS = 41  # frames at which density and field are computed; the page interpolates between them
 _DENSITY, _FIELD = (72, 66), (30, 27)  # grid points across and up
 _LOG2_RANGE = 4.0
@@ -62,8 +59,8 @@ aria-label="Time: scrub through the run">
 <button type="button" data-sx="png" disabled>PNG</button>
 <button type="button" data-sx="webm" disabled>WebM</button>
 </div>
-<div class="sx-legend"><span>density: 1/16</span><span class="sx-ramp" data-sx="ramp"></span>
-<span>16 &#215; uniform; contours at each factor of 2, bold at 1</span></div>
+<div class="sx-legend"><span data-sx="shades">density: 1/16 <span class="sx-ramp" data-sx="ramp"></span>
+16 &#215; uniform; contours at each factor of 2, bold at 1</span><span data-sx="words"></span></div>
 <div class="sx-tables" data-sx="tables"></div>
 <div class="sx-message" data-sx="message" role="status"></div>
 </div>"""
@@ -83,7 +80,7 @@ def build(engine: Engine) -> None:
                 value=None,
                 html_template=_HTML,
                 css_template=(STATIC / "simplex.css").read_text(),
-                js_on_load=(STATIC / "simplex.js").read_text(),
+                js_on_load=(STATIC / "raster.js").read_text() + (STATIC / "simplex.js").read_text(),
                 elem_id="sx-view",
             )
         with gr.Column(scale=1, min_width=260):
@@ -91,7 +88,8 @@ def build(engine: Engine) -> None:
             first = gr.Dropdown(names, value=names[0], label="Process", elem_id="sx-first")
             second = gr.Dropdown([NONE, *names], value=NONE, label="Beside it", elem_id="sx-second")
             direction = gr.Radio(list(DIRECTIONS), value=DIRECTIONS[0], label="Direction", elem_id="sx-direction")
-            sampler = gr.Dropdown(list(SAMPLER_NAMES), value=next(iter(SAMPLER_NAMES)), label="Sampler")
+            offered = sampler_choices(names[0], NONE, DIRECTIONS[0])
+            sampler = gr.Dropdown(offered, value=offered[0][1], label="Sampler", elem_id="sx-sampler")
             steps = gr.Slider(4, MAX_STEPS, value=96, step=1, label="Steps")
             particles = gr.Slider(1, MAX_PARTICLES, value=600, step=1, label="Particles", elem_id="sx-particles")
             with gr.Accordion("Corners", open=False):
@@ -100,8 +98,40 @@ def build(engine: Engine) -> None:
             seed = gr.Number(value=0, precision=0, label="Seed")
             button = gr.Button("Run", variant="primary", elem_id="sx-run")
     inputs = [first, second, direction, sampler, steps, particles, *alpha, *weights, seed]
-    for event in (button.click, view.ready):
-        event(lambda *values: engine.do(show, *values), inputs, view, show_progress="minimal", api_visibility="private")
+
+    def draw(*values: object) -> str:
+        return engine.do(show, *values)
+
+    drawing = {"fn": draw, "inputs": inputs, "outputs": view, "show_progress": "minimal", "api_visibility": "private"}
+    drawing["trigger_mode"] = "always_last"  # a choice made while a run is computed counts once that is done
+    for event in (button.click, view.ready, sampler.input):
+        event(**drawing)
+
+    def on_choice(first: str, second: str, direction: str, sampler: str) -> list:
+        choices = sampler_choices(first, second, direction)
+        kept = sampler if sampler in [value for _, value in choices] else choices[0][1]
+        return [gr.Dropdown(choices, value=kept), *[gr.Slider(visible=has_alpha(first, second)) for _ in alpha]]
+
+    chosen = [first, second, direction]
+    gr.on(
+        [control.input for control in chosen],
+        on_choice,
+        [*chosen, sampler],
+        [sampler, *alpha],
+        queue=False,
+        trigger_mode="always_last",
+        **QUIET,
+    ).then(**drawing)
+
+
+def sampler_choices(first: str, second: str, direction: str) -> list[tuple[str, str]]:
+    """What the sampler's menu offers for the processes shown."""
+    names = sampler_names([name for name in (first, second) if name != NONE], direction == DIRECTIONS[0])
+    return [(called[0].upper() + called[1:], sampler) for sampler, called in names.items()]
+
+
+def has_alpha(first: str, second: str) -> bool:
+    return first in DIFFUSIONS or second in DIFFUSIONS
 
 
 def show(first: str, second: str, direction: str, sampler: str, steps: float, particles: float, *rest: float) -> str:
@@ -124,7 +154,7 @@ def _settings(direction: str, sampler: str, steps: float, particles: float, *res
         alpha=tuple(float(a) for a in rest[:3]),
         weights=tuple(float(w) for w in rest[3:6]),
         backwards=direction == DIRECTIONS[0],
-        sampler=SAMPLER_NAMES.get(sampler, sampler),
+        sampler=sampler,
         steps=int(steps),
         particles=int(particles),
         seed=int(rest[6]),
@@ -159,7 +189,17 @@ def encode(run: Run) -> dict:
         height = ((log2 / _LOG2_RANGE).clamp(-1, 1) + 1) / 2 * 65535
         panel["density"] = _base64(height.round().numpy().astype("<u2"))
         panel["field"] = _field(cell, at)
+    if cell.jumps:
+        rates = [cell.rates(t) for t in run.times]
+        panel["flows"] = {
+            "mutation": _numbers(rates[0][0]),
+            "selection": [_numbers(selection) for _, selection in rates],
+        }
     return panel
+
+
+def _numbers(rates: Tensor) -> list[list[float]]:
+    return [[round(float(x), 4) for x in row] for row in rates]
 
 
 def _theory(theory: Theory) -> dict:

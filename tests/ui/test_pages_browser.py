@@ -17,6 +17,7 @@ FRAMES = """(id) => {
   const holder = [root, ...root.querySelectorAll('*')].find((e) => e.ddFrames);
   return holder ? holder.ddFrames().filter(Boolean).length : 0;
 }"""
+PINS = "([id, n]) => document.querySelectorAll(`#${id}-explorer figure`).length === n"
 STEP = "(id) => (document.querySelector(`#${id} [data-step], #${id}[data-step]`) || {dataset: {}}).dataset.step"
 PIXELS = "(s) => [...document.querySelectorAll(s + ' canvas')].map((c) => c.toDataURL())"
 
@@ -50,6 +51,19 @@ def test_run_shows_every_step_and_scrubs_without_the_server(page):
     scrub(page, "generate-player", 3)
     assert page.evaluate(PIXELS, "#generate-player") == third
     page.context.set_offline(False)
+
+
+def test_keys_scrub_and_replay_on_a_picture(page):
+    set_slider(page, "Steps", 6)
+    page.click("#generate-run")
+    wait_done(page, "generate-player")
+    page.locator("#generate-player canvas").first.focus()
+    for key, step in (("Home", 0), ("ArrowRight", 1), ("ArrowLeft", 0), ("End", 6), ("ArrowRight", 6)):
+        page.keyboard.press(key)
+        assert page.evaluate(STEP, "generate-player") == str(step)
+    page.keyboard.press("Home")
+    page.keyboard.press("Space")
+    page.wait_for_function(f"({STEP})('generate-player') === '6'", timeout=30_000)
 
 
 def test_step_is_exactly_one_step_and_reset_clears(page):
@@ -156,18 +170,48 @@ def test_clicked_cells_show_their_paths_and_follow_the_timeline(page):
     set_slider(page, "Steps", 5)
     page.click("#generate-run")
     wait_done(page, "generate-player")
-    canvas = page.locator("#generate-player canvas").first
-    for pins, (x, y) in enumerate([(30, 30), (80, 90)], start=1):
-        canvas.click(position={"x": x, "y": y})
-        page.wait_for_function(
-            "n => document.querySelectorAll('#generate-player-explorer .dd-legend span').length === n", arg=pins
-        )
+    click_cells(page, "generate-player", [(30, 30), (80, 90)])
     plots = page.locator("#generate-player-explorer .dd-plots")
-    assert plots.locator("polyline").count() == 4
+    assert plots.locator("svg").first.locator("polyline").count() == 8  # state and posterior, whole and so far, twice
     before = plots.inner_html()
     scrub(page, "generate-player", 1)
     assert plots.inner_html() != before
-    assert "step 1" in plots.inner_text()
+    assert "step 1" in page.locator("#generate-player-explorer .dd-legend").inner_text()
+    assert page.locator("#generate-player .dd-pin").count() == 4  # in the state and in the guess
+    page.locator("#generate-player canvas").first.click(position={"x": 80, "y": 90})  # once more: taken away
+    page.wait_for_function(PINS, arg=["generate-player", 1])
+    page.click("#generate-reset")
+    page.wait_for_function(PINS, arg=["generate-player", 0])
+    assert page.locator("#generate-player .dd-pin").count() == 0
+
+
+def click_cells(page, player: str, places: list[tuple[int, int]]) -> None:
+    canvas = page.locator(f"#{player} canvas").first
+    for pins, (x, y) in enumerate(places, start=1):
+        canvas.click(position={"x": x, "y": y})
+        page.wait_for_function(PINS, arg=[player, pins])
+
+
+def test_cells_of_sixteen_greys_have_a_triangle_and_sixteen_bars_each(page):
+    """The three likeliest categories and the rest; the bars are the state and the posterior at the scrubbed step."""
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_label("Data", exact=True).locator("visible=true").click()
+    page.get_by_role("option", name="fashion").click()
+    set_slider(page, "Network calls", 4)
+    page.click("#compare-run")
+    wait_done(page, "compare-player")
+    click_cells(page, "compare-player", [(60, 60), (100, 40)])
+    plots = page.locator("#compare-player-explorer .dd-plots")
+    assert plots.locator("figure").count() == 2
+    for i in range(2):
+        triangle, bars = plots.locator("figure").nth(i).locator("svg").all()
+        assert triangle.locator("polyline").count() == 4
+        assert "rest" in triangle.inner_html()
+        heights = bars.locator("rect[opacity]").evaluate_all(
+            "bars => bars.map((bar) => Number(bar.getAttribute('height')))"
+        )
+        assert len(heights) == 16
+        assert sum(heights) == pytest.approx(130 - 22 - 6, rel=0.02)  # shares of the bars' full height
 
 
 def test_compare_runs_all_lanes_in_lockstep(page):

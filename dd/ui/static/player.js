@@ -11,7 +11,7 @@
   const toggle = element.querySelector(".dd-toggle");
   const curve = element.querySelector(".dd-curve");
   const MASK = [217, 140, 0];
-  let frames = [], run = null, views = [], shown = -1, timer = null, showGuess = false, drawn = 0;
+  let pins = [], frames = [], run = null, views = [], shown = -1, timer = null, showGuess = false, drawn = 0;
 
   const bytes = Uint8Array.fromBase64
     ? (text) => Uint8Array.fromBase64(text)
@@ -33,7 +33,7 @@
       panels.replaceChildren(...wanted.map((view) => {
         const figure = document.createElement("figure");
         figure.className = "dd-panel";
-        figure.innerHTML = `<figcaption><span></span>${paired ? "" : "<span class='dd-numbers'></span>"}</figcaption><canvas></canvas>`;
+        figure.innerHTML = `<figcaption><span></span>${paired ? "" : "<span class='dd-numbers'></span>"}</figcaption><div class="dd-screen"><canvas></canvas></div>`;
         return figure;
       }));
     }
@@ -43,6 +43,7 @@
       const canvas = figure.querySelector("canvas");
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", view.title);
+      canvas.tabIndex = 0;
       return { ...view, canvas, numbers: figure.querySelector(".dd-numbers") };
     });
     const columns = Math.ceil(Math.sqrt(message.n)), gap = message.n > 1 ? 2 : 0;
@@ -80,6 +81,23 @@
     if (!paired) view.numbers.textContent = `t ${lane.t.toFixed(2)} · ${bits(lane, 3)} bits · ${lane.calls} calls`;
   }
 
+  // Frames round the pinned cells, in the colours of their paths.
+  function mark() {
+    const message = frames[shown];
+    for (const view of views) {
+      const { columns, gap } = view.geometry, { width, height } = view.canvas, percent = (v, of) => `${100 * v / of}%`;
+      view.canvas.parentElement.querySelectorAll(".dd-pin").forEach((old) => old.remove());
+      pins.forEach((pin, i) => {
+        if (!message || pin.lane !== view.lane) return;
+        const frame = document.createElement("span"), x = (pin.image % columns) * (message.w + gap) + pin.col;
+        frame.className = "dd-pin";
+        frame.style.cssText = `left:${percent(x, width)};top:${percent(Math.floor(pin.image / columns) * (message.h + gap) + pin.row, height)};`
+          + `width:${percent(pin.size, width)};height:${percent(pin.size, height)};--dd-pin:var(--dd-colour-${i})`;
+        view.canvas.after(frame);
+      });
+    }
+  }
+
   function show(step) {
     const message = frames[step];
     if (!message) return;
@@ -97,7 +115,6 @@
     document.dispatchEvent(new CustomEvent("dd-step", { detail: { player: props.name, step } }));
   }
 
-  const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7"];
   function plot(step) {
     const W = curve.clientWidth || 600, H = 120, total = frames.length ? frames[0].total : 1;
     const top = Math.max(...frames.filter(Boolean).flatMap((m) => m.lanes.map((l) => l.entropy || 0)), 1e-6);
@@ -105,7 +122,7 @@
     const lines = (frames[0] ? frames[0].lanes : []).map((_, i) => {
       if (frames[0].lanes[i].entropy === null) return "";
       const points = frames.map((m, s) => m ? `${px(s).toFixed(1)},${py(m.lanes[i].entropy).toFixed(1)}` : "").join(" ");
-      return `<polyline fill="none" stroke="${COLOURS[i]}" stroke-width="2" points="${points}"/>`;
+      return `<polyline fill="none" stroke="var(--dd-colour-${i})" stroke-width="2" points="${points}"/>`;
     });
     curve.setAttribute("viewBox", `0 0 ${W} ${H}`);
     curve.innerHTML = `<line x1="${px(step)}" x2="${px(step)}" y1="8" y2="${H - 20}" stroke="currentColor" opacity="0.4"/>`
@@ -113,7 +130,7 @@
       + `<text x="0" y="${H - 22}" font-size="12" fill="currentColor">0</text>`
       + `<text x="36" y="${H - 4}" font-size="12" fill="currentColor">entropy of the guess, bits per cell, against step</text>`
       + lines.join("");
-    views.forEach((view, i) => { view.canvas.style.borderBottom = `4px solid ${COLOURS[i]}`; });
+    views.forEach((view, i) => { view.canvas.style.borderBottom = `4px solid var(--dd-colour-${i})`; });
   }
 
   function receive() {
@@ -132,7 +149,9 @@
 
   function reset() {
     stop();
-    frames = []; run = null; shown = -1;
+    frames = []; run = null; shown = -1; pins = [];
+    mark();
+    document.dispatchEvent(new CustomEvent("dd-reset", { detail: { player: props.name } }));
     for (const view of views) view.canvas.getContext("2d").clearRect(0, 0, view.canvas.width, view.canvas.height);
     slider.value = 0; slider.disabled = replay.disabled = true;
     status.textContent = props.hint;
@@ -158,6 +177,14 @@
     show(step);
   });
   replay.addEventListener("click", play);
+  panels.addEventListener("keydown", (event) => {  // on a picture: space plays, arrows scrub
+    const step = { ArrowLeft: shown - 1, ArrowRight: shown + 1, Home: 0, End: frames.length - 1 }[event.key];
+    if (!frames.length || (event.key !== " " && step === undefined)) return;
+    event.preventDefault();
+    if (event.key === " ") return play();
+    stop();
+    show(step);
+  });
   if (toggle) toggle.addEventListener("click", () => {
     showGuess = !showGuess;
     toggle.textContent = showGuess ? "Show states" : "Show guesses";
@@ -173,6 +200,11 @@
     const column = Math.floor(x / (message.w + gap)), line = Math.floor(y / (message.h + gap));
     const image = line * columns + column, col = x - column * (message.w + gap), row = y - line * (message.h + gap);
     if (image < message.n && col < message.w && row < message.h) trigger("select", { lane: view.lane, image, row, col, step: shown });
+  });
+  document.addEventListener("dd-pins", (event) => {
+    if (!element.isConnected || event.detail.player !== props.name) return;
+    pins = event.detail.pins;
+    mark();
   });
   element.ddFrames = () => frames;
   status.textContent = props.hint;

@@ -1,10 +1,10 @@
 // The simplex view: draws one or two runs that the server computed once. A picture is a function of the playhead
 // (a fractional frame) and of the view options alone, so scrubbing back to a time gives the same picture.
-// `element`, `props`, `trigger`, `watch` come from gr.HTML.
+// `element`, `props`, `trigger`, `watch` come from gr.HTML; lines and discs from raster.js, which stands before this file.
 
 const root = element.querySelector('.sx-root');
 const canvas = root.querySelector('canvas');
-const ctx = canvas.getContext('2d');
+const ctx = canvas.getContext('2d', { alpha: false });
 const $ = (name) => root.querySelector('[data-sx="' + name + '"]');
 const bar = $('seek'), clock = $('clock'), tables = $('tables'), message = $('message');
 const still = window.matchMedia('(prefers-reduced-motion: reduce)');
@@ -14,17 +14,19 @@ const CORNERS = [[0, 0], [1, 0], [0.5, HEIGHT]];
 const LEVELS = [-3, -2, -1, 0, 1, 2, 3]; // contours: log2 of density over the uniform law's
 const RANGE = 4; // the density's numbers span log2 -RANGE..RANGE, as 0..TOP
 const TOP = 65535;
-const SECONDS = 8, REST = 0.8, TRAIL = 8, TRAILED = 200, GOLDEN = 2.399963;
-const THEMES = { // Okabe-Ito colours for the three categories; one hue of rising darkness for density
-  light: { back: '#ffffff', ink: '#1f2430', dim: '#5b6272', rim: '#ffffff', corner: ['#0072B2', '#D55E00', '#009E73'],
+const SECONDS = 8, REST = 0.8, TRAIL = 8, TRAILED = 200, OPAQUE = 0.55, GOLDEN = 2.399963;
+const DISC = 0.085, LANE = 0.024, FLOW = 10; // D3PM: radius of a state, offset of an arrow, its greatest width in px
+const NUMBERS_EVERY = 100; // ms between renewals of the numbers while playing
+const THEMES = { // categories differ in hue and lightness, for every kind of colour vision; density is one hue of rising darkness
+  light: { back: '#ffffff', ink: '#1f2430', dim: '#5b6272', rim: '#ffffff', corner: ['#1A80D8', '#D55E00', '#0B4D38'],
     ramp: ['#ffffff', '#f0edf8', '#dcd5ee', '#bfb3df', '#9585c7', '#6650a4'], arrow: '#1f2430', line: '#6d6480' },
-  dark: { back: '#0f1118', ink: '#eceef4', dim: '#a6adbd', rim: '#0f1118', corner: ['#56B4E9', '#E69F00', '#19C89A'],
+  dark: { back: '#0f1118', ink: '#eceef4', dim: '#a6adbd', rim: '#0f1118', corner: ['#4A90E2', '#E8742A', '#B5F0D3'],
     ramp: ['#0f1118', '#1f1f38', '#322f5a', '#4a4380', '#6a5ea8', '#9788d2'], arrow: '#eceef4', line: '#8f88ab' },
 };
 
 let panels = [], times = [], frames = 0, pos = 0, playing = false, visible = false, asked = false;
-let lastTick = 0, rest = 0, fps = 0, theme = THEMES.light, lut = null, sprites = [], dpr = 1, recorder = null;
-let shownFrame = -1, family = 'sans-serif';
+let lastTick = 0, loop = 0, rest = 0, theme = THEMES.light, lut = null, layer = null, past = null, trailColours = [], dpr = 1, recorder = null;
+let shownFrame = -1, toldAt = 0, family = 'sans-serif';
 const drawn = { count: 0 };
 
 // -- data ---------------------------------------------------------------------------------------------------------
@@ -63,7 +65,10 @@ function load() {
   shownFrame = -1;
   bar.max = String(frames - 1);
   for (const control of root.querySelectorAll('button, input, select')) control.disabled = false;
+  $('trails').disabled = panels.every((panel) => panel.jumps);
+  for (const name of ['contours', 'lines']) $(name).disabled = panels.every((panel) => !panel.field);
   buildTables();
+  explain();
   layout();
   play(!still.matches);
 }
@@ -152,6 +157,21 @@ function showNumbers(frame) {
   });
 }
 
+function explain() {
+  // What the picture's shades and arrows mean, for the layers that are shown.
+  $('shades').hidden = !(view('heat') || view('contours')) || panels.every((panel) => !panel.density);
+  const words = [], arrows = view('arrows');
+  if (arrows !== 'none' && panels.some((panel) => panel.field)) words.push('arrows: reverse drift per unit of the process\' own time');
+  if (arrows !== 'none' && panels.some((panel) => panel.flows)) {
+    words.push('wide arrows: reverse jump rates per unit of −log ᾱ; hollow: selection against a jump');
+  }
+  if (arrows === 'mutation' && panels.some((panel) => panel.flows && panel.flows.mutation.flat().every((rate) => rate === 0))) {
+    words.push('no mutation in the absorbing chain: unmasking is all selection');
+  }
+  if (view('lines') && panels.some((panel) => panel.field)) words.push('lines: probability-flow ODE');
+  $('words').textContent = words.join(' · ');
+}
+
 // -- colours and geometry -----------------------------------------------------------------------------------------
 
 function retheme() {
@@ -167,21 +187,9 @@ function retheme() {
   $('ramp').style.background = 'linear-gradient(to right,' + theme.ramp.join(',') + ')';
 }
 
-function makeSprites(n) {
-  const r = (n > 1200 ? 2.1 : n > 500 ? 2.6 : 3.3) * dpr, size = Math.ceil(2 * r + 2);
-  sprites = theme.corner.map((colour) => {
-    const sprite = document.createElement('canvas');
-    sprite.width = sprite.height = size;
-    const c = sprite.getContext('2d');
-    c.fillStyle = colour;
-    c.strokeStyle = theme.rim;
-    c.lineWidth = 0.7 * dpr;
-    c.beginPath();
-    c.arc(size / 2, size / 2, r, 0, 7);
-    c.fill();
-    c.stroke();
-    return sprite;
-  });
+function makeDiscs(panel) { // smaller where there are many, and in a small panel
+  const r = (panel.n > 1200 ? 2.1 : panel.n > 500 ? 2.6 : 3.3) * Math.min(1, Math.sqrt(panel.place.W / dpr / 800) + 0.1) * dpr;
+  return theme.corner.map((colour) => makeDisc(r, 0.7 * dpr, colour, theme.rim));
 }
 
 function layout() {
@@ -200,7 +208,10 @@ function layout() {
     panel.place = { left, top, W, H: h * dpr, scale, X: (x) => ox + scale * x, Y: (y) => oy - scale * y };
   });
   retheme();
-  makeSprites(Math.max(...panels.map((p) => p.n), 1));
+  trailColours = theme.corner.map(packed);
+  for (const panel of panels) panel.discs = makeDiscs(panel);
+  layer = makeLayer(canvas.width, canvas.height);
+  past = null;
   shownFrame = -1;
   draw();
 }
@@ -316,23 +327,23 @@ function sites(panel) {
 function drawArrows(panel, at, kind) {
   const field = fieldAt(panel, at), { X, Y, scale } = panel.place;
   const longest = (panel.span[0] < 0 ? 0.2 : 0.07) * scale;
-  ctx.strokeStyle = ctx.fillStyle = theme.arrow;
-  ctx.lineWidth = 1.3 * dpr;
-  ctx.beginPath();
+  const colour = packed(theme.arrow), width = 1.3 * dpr;
   for (const [x, y] of sites(panel)) {
     const [mx, my, sx, sy] = field(x, y);
     const vx = (kind !== 'selection' ? mx : 0) + (kind !== 'mutation' ? sx : 0);
     const vy = (kind !== 'selection' ? my : 0) + (kind !== 'mutation' ? sy : 0);
     const size = Math.hypot(vx, vy), length = longest * size / (size + 0.7);
     if (length < 1.5 * dpr) continue;
-    const dx = vx / size * length, dy = -vy / size * length, px = X(x), py = Y(y), head = 0.32;
-    ctx.moveTo(px, py);
-    ctx.lineTo(px + dx, py + dy);
-    ctx.moveTo(px + dx - head * (dx + 0.7 * dy), py + dy - head * (dy - 0.7 * dx));
-    ctx.lineTo(px + dx, py + dy);
-    ctx.lineTo(px + dx - head * (dx - 0.7 * dy), py + dy - head * (dy + 0.7 * dx));
+    const dx = vx / size * length, dy = -vy / size * length, px = X(x), py = Y(y);
+    line(layer, px, py, px + dx, py + dy, width, colour, 1);
+    head(px + dx, py + dy, dx, dy, 0.32, 0.7, width, colour);
   }
-  ctx.stroke();
+}
+
+function head(x, y, dx, dy, long, wide, width, colour) {
+  // An arrow's head at (x, y), its barbs `long` times the vector (dx, dy) back and `wide` of that aside.
+  line(layer, x - long * (dx + wide * dy), y - long * (dy - wide * dx), x, y, width, colour, 1);
+  line(layer, x - long * (dx - wide * dy), y - long * (dy + wide * dx), x, y, width, colour, 1);
 }
 
 function drawStreamlines(panel, at) {
@@ -343,35 +354,52 @@ function drawStreamlines(panel, at) {
     const [, , sx, sy] = field(x, y), size = Math.hypot(sx, sy);
     return size > 1e-6 ? [sx / size, sy / size] : null;
   };
-  ctx.strokeStyle = theme.dim;
-  ctx.lineWidth = 1.1 * dpr;
-  ctx.beginPath();
+  const colour = packed(theme.dim), width = 1.1 * dpr;
   sites(panel).forEach(([sx, sy], i) => {
     if (i % 2) return;
     for (const way of [1, -1]) {
       let x = sx, y = sy;
-      ctx.moveTo(X(x), Y(y));
       for (let k = 0; k < 9; k++) {
         const d = direction(x, y), e = d && direction(x + way * h / 2 * d[0], y + way * h / 2 * d[1]);
         if (!e) break;
         const nx = x + way * h * e[0], ny = y + way * h * e[1];
         if (!inside(nx, ny)) break;
+        line(layer, X(x), Y(y), X(nx), Y(ny), width, colour, 0.7);
         x = nx;
         y = ny;
-        ctx.lineTo(X(x), Y(y));
       }
-      if (way === 1) {
-        const d = direction(x, y);
-        if (d) {
-          const px = X(x), py = Y(y), s = 5 * dpr;
-          ctx.moveTo(px - s * (d[0] + 0.6 * d[1]), py - s * (-d[1] + 0.6 * d[0]));
-          ctx.lineTo(px, py);
-          ctx.lineTo(px - s * (d[0] - 0.6 * d[1]), py - s * (-d[1] - 0.6 * d[0]));
-        }
-      }
+      const d = way === 1 && direction(x, y);
+      if (d) head(X(x), Y(y), d[0], -d[1], 5 * dpr, 0.6, width, colour);
     }
   });
-  ctx.stroke();
+}
+
+function drawFlows(panel, at, kind) {
+  // D3PM: reverse jump rates between states as arrows, wide where jumps are frequent. Selection can be negative, fewer
+  // jumps than mutation alone would make: such arrows are hollow.
+  const { X, Y, scale } = panel.place, frame = Math.min(Math.floor(at), frames - 2), f = at - frame, { flows } = panel;
+  const places = [...CORNERS, [0.5, HEIGHT / 3]].map(([x, y]) => [X(x), Y(y)]);
+  ctx.fillStyle = ctx.strokeStyle = theme.arrow;
+  ctx.lineWidth = 1.2 * dpr;
+  flows.mutation.forEach((row, i) => row.forEach((mutation, j) => {
+    const [now, next] = [flows.selection[frame][i][j], flows.selection[frame + 1][i][j]];
+    const rate = (kind !== 'selection' ? mutation : 0) + (kind !== 'mutation' ? now + f * (next - now) : 0);
+    const width = FLOW * dpr * Math.abs(rate) / (Math.abs(rate) + 0.7);
+    if (i === j || width < 0.4 * dpr) return;
+    const [x0, y0] = places[i], [x1, y1] = places[j], d = Math.hypot(x1 - x0, y1 - y0), ux = (x1 - x0) / d, uy = (y1 - y0) / d;
+    const oneWay = flows.mutation[j][i] === 0 && flows.selection[frame][j][i] === 0;
+    const barb = width / 2 + 4 * dpr, long = 2 * barb, from = (DISC + 0.01) * scale, to = d - from, side = oneWay ? 0 : LANE * scale;
+    const corner = (along, aside) => [x0 + along * ux - (side + aside) * uy, y0 + along * uy + (side + aside) * ux];
+    const outline = [[from, -width / 2], [to - long, -width / 2], [to - long, -barb], [to, 0], [to - long, barb],
+      [to - long, width / 2], [from, width / 2]].map(([a, b]) => corner(a, b));
+    ctx.beginPath();
+    outline.forEach(([x, y], k) => (k ? ctx.lineTo(x, y) : ctx.moveTo(x, y)));
+    ctx.closePath();
+    ctx.globalAlpha = 0.75;
+    if (rate > 0) ctx.fill();
+    else ctx.stroke();
+    ctx.globalAlpha = 1;
+  }));
 }
 
 function drawStates(panel, at) {
@@ -384,7 +412,7 @@ function drawStates(panel, at) {
     ctx.strokeStyle = theme.line;
     ctx.lineWidth = dpr;
     ctx.beginPath();
-    ctx.arc(X(x), Y(y), 0.085 * scale, 0, 7);
+    ctx.arc(X(x), Y(y), DISC * scale, 0, 7);
     if (view('heat')) ctx.fill();
     ctx.stroke();
   });
@@ -403,71 +431,98 @@ function particle(panel, i, frame, f, out) {
   }
 }
 
-function drawTrails(panel, at) {
-  const frame = Math.floor(at), f = at - frame, { X, Y } = panel.place, { n, xy } = panel, point = [0, 0];
-  const many = Math.min(n, TRAILED), first = Math.max(0, frame - TRAIL);
-  if (panel.jumps || frame + f === 0) return;
-  ctx.lineWidth = 1.1 * dpr;
-  for (let c = 0; c < 3; c++) {
-    ctx.strokeStyle = theme.corner[c];
-    for (const [from, to, alpha] of [[first, Math.max(first, frame - 4), 0.18], [Math.max(first, frame - 4), frame, 0.4]]) {
-      ctx.globalAlpha = alpha;
-      ctx.beginPath();
-      for (let i = 0; i < many; i++) {
-        if (panel.corner[i] !== c) continue;
-        for (let k = from; k <= to; k++) {
-          const o = (k * n + i) * 2;
-          if (k === from) ctx.moveTo(X(xy[o]), Y(xy[o + 1]));
-          else ctx.lineTo(X(xy[o]), Y(xy[o + 1]));
-        }
-        if (to === frame) {
-          particle(panel, i, frame, f, point);
-          ctx.lineTo(X(point[0]), Y(point[1]));
-        }
-      }
-      ctx.stroke();
+function drawTrails(panel, frame) {
+  // Where the first particles were during the last frames, up to this one; fading.
+  const { X, Y } = panel.place, { n, xy } = panel, many = Math.min(n, TRAILED), first = Math.max(0, frame - TRAIL);
+  for (let i = 0; i < many; i++) {
+    const colour = trailColours[panel.corner[i]];
+    for (let k = first; k < frame; k++) {
+      const o = (k * n + i) * 2, next = o + 2 * n, opacity = OPAQUE * Math.max(1 - (frame - k) / (TRAIL + 1), 0.1);
+      line(layer, X(xy[o]), Y(xy[o + 1]), X(xy[next]), Y(xy[next + 1]), 1.2 * dpr, colour, opacity);
     }
   }
-  ctx.globalAlpha = 1;
+}
+
+function drawPast(frame) {
+  // The trails change with the frame only: so they are kept for the pictures between two frames.
+  if (past && past.frame === frame) return layer.px.set(past.px);
+  clearLayer(layer);
+  if (view('trails')) {
+    for (const panel of panels) {
+      setClip(panel);
+      if (!panel.jumps) drawTrails(panel, frame);
+    }
+  }
+  past = { frame, px: layer.px.slice() };
+}
+
+function drawTips(panel, frame, f) {
+  // The newest piece of every trail, to where its particle is between two frames.
+  const { X, Y } = panel.place, { n, xy } = panel, many = Math.min(n, TRAILED), point = [0, 0];
+  for (let i = 0; i < many; i++) {
+    const o = (frame * n + i) * 2;
+    particle(panel, i, frame, f, point);
+    line(layer, X(xy[o]), Y(xy[o + 1]), X(point[0]), Y(point[1]), 1.2 * dpr, trailColours[panel.corner[i]], OPAQUE);
+  }
 }
 
 function drawParticles(panel, at) {
-  const frame = Math.floor(at), f = at - frame, { X, Y } = panel.place, half = sprites[0].width / 2, point = [0, 0];
+  const frame = Math.floor(at), f = at - frame, { X, Y } = panel.place, point = [0, 0];
   for (let i = 0; i < panel.n; i++) {
     particle(panel, i, frame, f, point);
-    ctx.drawImage(sprites[panel.corner[i]], X(point[0]) - half, Y(point[1]) - half);
+    stamp(layer, panel.discs[panel.corner[i]], X(point[0]), Y(point[1]));
   }
 }
 
-function drawFrame(panel, at) {
-  const { X, Y, left, top, W, H } = panel.place, free = panel.span[0] < 0;
+function within(panel, paint) { // what is drawn for a panel stays inside it
+  const { left, top, W, H } = panel.place;
   ctx.save();
   ctx.beginPath();
   ctx.rect(left, top, W, H);
   ctx.clip();
-  ctx.save();
-  if (!free) {
-    triangle(panel);
-    ctx.clip();
-  }
+  paint();
+  ctx.restore();
+}
+
+function drawGround(panel, at) {
+  // The heat-map, its contours and the triangle: few, large shapes, drawn by the canvas.
   if (panel.density && (view('heat') || view('contours'))) {
+    ctx.save();
+    if (panel.span[0] >= 0) {
+      triangle(panel);
+      ctx.clip();
+    }
     const values = densityAt(panel, at);
     if (view('heat')) drawHeat(panel, values);
     if (view('contours')) drawContours(panel, values);
+    ctx.restore();
   }
-  if (panel.field && view('lines')) drawStreamlines(panel, at);
-  ctx.restore();
   ctx.strokeStyle = theme.dim;
   ctx.lineWidth = 1.4 * dpr;
   triangle(panel);
   ctx.stroke();
   if (panel.jumps) drawStates(panel, at);
-  if (view('trails')) drawTrails(panel, at);
+}
+
+function setClip(panel) {
+  const { left, top, W, H } = panel.place;
+  layer.clip = [left, top, left + W, top + H].map(Math.round);
+}
+
+function drawMoving(panel, at) {
+  // Many small shapes, drawn into the layer.
+  setClip(panel);
+  if (panel.field && view('lines')) drawStreamlines(panel, at);
+  if (view('trails') && !panel.jumps) drawTips(panel, Math.floor(at), at % 1);
   drawParticles(panel, at);
   if (panel.field && view('arrows') !== 'none') drawArrows(panel, at, view('arrows'));
+}
+
+function drawLabels(panel) {
+  const { X, Y, left, top, W } = panel.place;
   const font = (size, weight = 400) => (ctx.font = weight + ' ' + size * dpr + 'px ' + family);
   CORNERS.forEach(([x, y], j) => {
-    const disc = panel.jumps ? 0.085 * panel.place.scale : 0, gap = 5 * dpr;
+    const disc = panel.jumps ? DISC * panel.place.scale : 0, gap = 5 * dpr;
     ctx.textAlign = 'center';
     ctx.textBaseline = j < 2 ? 'top' : 'bottom';
     font(13, 600);
@@ -491,7 +546,6 @@ function drawFrame(panel, at) {
   ctx.fillStyle = theme.ink;
   font(14, 600);
   ctx.fillText(panel.title, left + 8 * dpr, top + 6 * dpr);
-  ctx.restore();
 }
 
 const view = (name) => {
@@ -504,10 +558,22 @@ function draw() {
   ctx.fillRect(0, 0, canvas.width, canvas.height);
   if (!panels.length) return;
   const at = still.matches ? Math.floor(pos + 1e-6) : pos;
-  panels.forEach((panel) => drawFrame(panel, at));
-  const frame = Math.min(Math.floor(at + 1e-6), frames - 1);
-  if (frame !== shownFrame) {
+  drawPast(Math.floor(at));
+  for (const panel of panels) {
+    within(panel, () => drawGround(panel, at));
+    drawMoving(panel, at);
+  }
+  pasteLayer(layer, ctx);
+  for (const panel of panels) {
+    within(panel, () => {
+      if (panel.flows && view('arrows') !== 'none') drawFlows(panel, at, view('arrows'));
+      drawLabels(panel);
+    });
+  }
+  const frame = Math.min(Math.floor(at + 1e-6), frames - 1), now = performance.now();
+  if (frame !== shownFrame && !(playing && now - toldAt < NUMBERS_EVERY && frame < frames - 1)) {
     shownFrame = frame;
+    toldAt = now;
     showNumbers(frame);
     const taus = panels.map((p) => p.unitName + ' = ' + fixed(p.native[frame], p.jumps ? 0 : 3)).join(', ');
     clock.textContent = 't = ' + times[frame].toFixed(3) + ' · step ' + frame + ' of ' + (frames - 1);
@@ -524,15 +590,18 @@ function draw() {
 
 // -- the clock ----------------------------------------------------------------------------------------------------
 
+function nextTick() { // one loop only, however often play and pause were pressed
+  loop = loop || requestAnimationFrame(tick);
+}
+
 function tick(now) {
+  loop = 0;
   if (!playing || !visible) {
     lastTick = 0;
     return;
   }
   if (lastTick) {
     const dt = Math.min((now - lastTick) / 1000, 0.25), speed = Number(view('speed'));
-    fps = fps ? 0.92 * fps + 0.08 / Math.max(dt, 1e-4) : 1 / Math.max(dt, 1e-4);
-    root.dataset.fps = fps.toFixed(1);
     if (pos >= frames - 1) {
       rest += dt;
       if (rest > REST) {
@@ -547,7 +616,7 @@ function tick(now) {
     draw();
   }
   lastTick = now;
-  if (playing) requestAnimationFrame(tick);
+  if (playing) nextTick();
   else if (recorder) recorder.stop();
 }
 
@@ -560,9 +629,8 @@ function play(on) {
   root.dataset.playing = String(on);
   if (started) {
     lastTick = 0;
-    fps = 0;
-    requestAnimationFrame(tick);
-  }
+    nextTick();
+  } else if (!on) draw(); // the numbers may lag behind while playing
 }
 
 function seek(to) {
@@ -616,13 +684,19 @@ function record() {
 $('play').addEventListener('click', () => play(!playing));
 $('back').addEventListener('click', () => step(-1));
 $('next').addEventListener('click', () => step(1));
-$('png').addEventListener('click', () => canvas.toBlob((blob) => save(blob, 'simplex-t' + times[shownFrame].toFixed(3) + '.png')));
+$('png').addEventListener('click', () => canvas.toBlob((blob) => save(blob, 'simplex-t' + times[Math.floor(pos)].toFixed(3) + '.png')));
 $('webm').addEventListener('click', record);
 bar.addEventListener('input', () => {
   play(false);
   seek(Number(bar.value));
 });
-for (const name of ['heat', 'contours', 'trails', 'arrows', 'lines']) $(name).addEventListener('change', draw);
+for (const name of ['heat', 'contours', 'trails', 'arrows', 'lines']) {
+  $(name).addEventListener('change', () => {
+    past = null;
+    explain();
+    draw();
+  });
+}
 
 function onKey(event) {
   if (!root.isConnected) return document.removeEventListener('keydown', onKey);
@@ -651,7 +725,7 @@ new IntersectionObserver((entries) => {
     asked = true;
     trigger('ready');
   }
-  if (visible && playing) requestAnimationFrame(tick);
+  if (visible && playing) nextTick();
 }, { rootMargin: '300px' }).observe(root);
 watch('value', load);
 root.simplex = { seek: (to) => { play(false); seek(to); }, play, numbers: () => panels.map((p) => p.numbers), frames: () => frames,

@@ -1,0 +1,74 @@
+"""The documents' links lead somewhere, and every formula of docs/math.md names code that exists."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
+MATH = (ROOT / "docs" / "math.md").read_text()
+SECTIONS = re.split(r"^(?=## )", MATH, flags=re.M)[1:]
+LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
+NAME = re.compile(r"`([A-Za-z_]\w*(?:\.\w+)*)`")
+
+
+def code_links(text: str) -> list[tuple[list[str], str]]:
+    """(names, module) of every link from `name` to a file of dd/."""
+    links = [(NAME.findall(label), target) for label, target in LINK.findall(text) if "/dd/" in target]
+    return [(names, target.split("/dd/")[1].removesuffix(".py").replace("/", ".")) for names, target in links]
+
+
+def has(module: str, name: str) -> bool:
+    found = importlib.import_module(f"dd.{module}")
+    for part in name.split("."):
+        if not hasattr(found, part):
+            return False
+        found = getattr(found, part)
+    return True
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_within_the_repository_resolve(page):
+    text = (ROOT / page).read_text()
+    for _, target in LINK.findall(text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(), flags=re.M)
+            slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            assert anchor in slugs, target
+
+
+def test_every_linked_name_is_in_the_module_it_links_to():
+    links = code_links(MATH)
+    assert len(links) > 25
+    for names, module in links:
+        for name in names:
+            assert has(module, name), f"{name} is not in dd.{module}"
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda text: text.splitlines()[0][3:20])
+def test_every_name_of_a_section_is_in_a_module_linked_there(section):
+    modules = {module for _, module in code_links(section)}
+    for name in NAME.findall(section):
+        if not name.startswith("test_"):
+            assert any(has(module, name) for module in modules), name
+
+
+def test_every_numbered_formula_is_followed_by_the_function_that_implements_it():
+    numbers = [int(n) for n in re.findall(r"\\tag\{(\d+)\}", MATH)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    for section in SECTIONS:
+        for part in re.split(r"\\tag\{", section)[1:]:
+            rest = section[section.index("\\tag{" + part) :]
+            assert any(names for names, _ in code_links(rest)), part[:4]
+
+
+@pytest.mark.parametrize("name", re.findall(r"`(test_\w+)`", MATH))
+def test_every_test_that_is_cited_exists(name):
+    assert any(f"def {name}(" in path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
