@@ -45,9 +45,15 @@ def build(stage: gr.HTML, session: gr.State, player: str) -> None:
 def path(run: Run, lane: int, image: int, row: int, col: int) -> dict:
     """The states x and posteriors p of one cell at every step: lists of K numbers."""
     if not run.trajectory:
-        raise ValueError("this run is too large to keep every cell's path; choose fewer images or steps")
+        raise ValueError("this run is too long to keep a cell's path; choose fewer steps")
     if run.processes[lane].name not in REGISTRY:
         raise ValueError("the DDPM's pixels are numbers, not points of the simplex: there is no path to show")
+    kept = len(run.trajectory[0][lane][0])
+    if image >= kept:
+        which = "the first image" if kept == 1 else f"the first {kept} images"
+        raise ValueError(
+            f"this run is so large that only the paths of {which} are kept; click there, or take fewer steps"
+        )
     row, col = row // run.look.factor, col // run.look.factor
     cell = (image, slice(None), row, col)
     steps = [(x[cell], p[cell]) for x, p in (lanes[lane] for lanes in run.trajectory)]
