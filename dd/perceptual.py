@@ -38,7 +38,8 @@ def _ensure_weights() -> None:
     path = weights_path()
     if path.is_file():
         return
-    hint = f"put {path.name} (from {WEIGHTS.url}) into {path.parent}, or set TORCH_HOME to a folder that has it"
+    folder = str(path.parent).replace(str(Path.home()), "~")
+    hint = f"put {path.name} (from {WEIGHTS.url}) into {folder}, or set TORCH_HOME to a folder that has it"
     try:
         socket.create_connection((SOURCE, 443), timeout=5).close()
         torch.hub.load_state_dict_from_url(WEIGHTS.url, progress=False, check_hash=True, weights_only=True)

@@ -51,8 +51,8 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
         with gr.Column(scale=1, min_width=300):
             model = model_dropdown(names)
             with gr.Row():
-                made = gr.Button("Generate one", min_width=120, elem_id=f"{prefix}-made")
-                take = gr.Button("From tab Generate", min_width=120, elem_id=f"{prefix}-take")
+                made = gr.Button("Generate one", size="sm", min_width=120, elem_id=f"{prefix}-made")
+                take = gr.Button("From the tab Generate", size="sm", min_width=120, elem_id=f"{prefix}-take")
             with gr.Accordion("Bring a picture of your own", open=False):
                 picture = upload("Your picture", f"{prefix}-upload", height=180)
                 gr.Markdown(MIDDLE)

@@ -48,9 +48,11 @@ def running(*options: str) -> Iterator[App]:
                 assert process.poll() is None, "the app has exited"
                 assert time.monotonic() < deadline, "the app did not answer within 300 s"
                 time.sleep(0.3)
-        yield App(url, process.pid)
-        assert process.poll() is None, "the app died during the tests"
-        process.terminate()
+        try:
+            yield App(url, process.pid)
+            assert process.poll() is None, "the app died during the tests"
+        finally:
+            process.terminate()
 
 
 @pytest.fixture(scope="session")
