@@ -28,14 +28,14 @@ def picture(mode: str = "RGB", size: tuple[int, int] = (40, 24)) -> Image.Image:
     return image.convert(mode)
 
 
-def png_header(width: int, height: int, bits: int = 8, colour: int = 2) -> bytes:
-    """A PNG that claims a size and holds one line of zeros."""
+def png_of_zeros(width: int, height: int, bits: int = 8, colour: int = 2, length: int = 100) -> bytes:
+    """A PNG that claims a size and holds that many zeros."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    data = zlib.compress(bytes(100))
+    data = zlib.compress(bytes(length), 1)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
@@ -165,10 +165,10 @@ REFUSED = {
     "truncated png": (encoded(picture(size=(300, 300)), "PNG")[:120], "damaged"),
     "truncated gif": (encoded(picture("P", (300, 300)), "GIF")[:800], "damaged"),
     "truncated webp": (encoded(picture(size=(300, 300)), "WEBP")[:60], "picture"),
-    "20,000 x 20,000": (png_header(20000, 20000), "million"),
-    "8,000 x 8,000": (png_header(8000, 8000), "8,000 x 8,000"),
-    "bomb": (png_header(2**31 - 1, 2**31 - 1), "million"),
-    "one bit bomb": (png_header(60000, 60000, 1, 0), "million"),
+    "20,000 x 20,000": (png_of_zeros(20000, 20000), "million"),
+    "8,000 x 8,000": (png_of_zeros(8000, 8000), "8,000 x 8,000"),
+    "bomb": (png_of_zeros(2**31 - 1, 2**31 - 1), "million"),
+    "one bit bomb": (png_of_zeros(60000, 60000, 1, 0), "million"),
     "large file": (b"\xff\xd8\xff" + bytes(images.MAX_BYTES), "MB"),
 }
 
