@@ -47,8 +47,8 @@ def visitor(browser, faces_app: App):
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.unanswered = set()
     page.on("request", lambda request: "/run/" in request.url and page.unanswered.add(request))
-    page.on("requestfinished", page.unanswered.discard)
-    page.on("requestfailed", page.unanswered.discard)
+    for ended in ("requestfinished", "requestfailed"):
+        page.on(ended, lambda request: page.unanswered.discard(request))
     page.goto(faces_app.url)
     page.wait_for_selector("#generate-run")
     yield page
