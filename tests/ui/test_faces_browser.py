@@ -227,7 +227,7 @@ def rotated() -> bytes:
 
 UPLOADS = {
     "one-pixel.png": (lambda: encoded(Image.new("RGB", (1, 1), (1, 2, 3)), "PNG"), None),
-    "large.png": (lambda: png_of_zeros(20_000, 20_000, 1, 0, 20_000 * 2501), "has 20,000 x 20,000 pixels"),
+    "large.png": (lambda: png_of_zeros(20_000, 20_000, 1, 0, 20_000 * 2501), "has too many pixels; at most 50 million"),
     "cmyk.jpg": (lambda: encoded(picture("CMYK"), "JPEG"), None),
     "sixteen-bit.png": (lambda: encoded(picture("L").convert("I;16"), "PNG"), None),
     "palette.png": (lambda: encoded(picture("P"), "PNG"), None),
