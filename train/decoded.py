@@ -18,7 +18,7 @@ from dd.looks import decoded
 from dd.metrics import frechet_distance, precision_recall
 from dd.networks.vqvae import VqVae
 from train.codes import encode
-from train.pictures import Pictures, find, is_held_out, labels
+from train.pictures import Pictures, find, is_held_out, labels, readable
 
 BATCH = 64  # pictures decoded, or shown to SqueezeNet, at a time
 
@@ -40,8 +40,8 @@ def load_grids(vqvae: Checkpoint, size: int, split: str, root: str | Path) -> Gr
     if split != "test":
         share = vqvae.config["data"]["held_out"]
         files = [path for path in files if is_held_out(path, share) == (split == "held-out")]
-    pictures = Pictures(files, vqvae.network.colours)
-    return Grey(encode(vqvae.network, pictures, size), torch.from_numpy(labels(files)[0]))
+    pictures = readable(files, vqvae.network.colours)
+    return Grey(encode(vqvae.network, pictures, size), torch.from_numpy(labels(pictures.files)[0]))
 
 
 @torch.inference_mode()
@@ -66,7 +66,7 @@ class Gallery:
 
 def gallery(vqvae: VqVae, root: str | Path, size: int, images: int) -> Gallery:
     """Every picture below `root`, and the same `images` of them at every call, rebuilt."""
-    pictures = Pictures(find(root), vqvae.colours)
+    pictures = readable(find(root), vqvae.colours)
     order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))[:images].tolist()
     parts = torch.arange(len(pictures)).split(BATCH)
     real = torch.cat([perceptual.features(pictures.whole(part.tolist(), size)) for part in parts])

@@ -18,7 +18,7 @@ from dd.checkpoints import CheckpointError
 from dd.metrics import frechet_distance
 from dd.networks.vqvae import VqVae
 from train.cards import fill_metrics
-from train.pictures import Pictures, find, split
+from train.pictures import Pictures, find, readable, split
 
 BATCH_PIXELS = 2**19  # rebuilt at a time
 
@@ -48,7 +48,7 @@ def evaluate(
         files = getattr(split(files, loaded.config["data"]["held_out"]), part.replace("-", "_"))
         if not files:
             raise SystemExit(f"no picture of {data} is in the part {part!r}")
-    pictures = Pictures(files[:limit], loaded.network.colours)
+    pictures = readable(files[:limit], loaded.network.colours)
     facts = {"checkpoint": loaded.name, "sha256": loaded.sha256, "size": size, "part": part}
     return facts | measure(loaded.network, pictures, size, deep=True)
 

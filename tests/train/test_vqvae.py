@@ -283,6 +283,15 @@ def test_a_damaged_picture_is_named(tmp_path):
         Pictures(find(tmp_path), 3)[0]
 
 
+def test_measuring_leaves_damaged_pictures_out_and_names_them(trained, capsys):
+    folder = trained / "run" / "checkpoint"
+    expected = evaluate_vqvae.evaluate(folder, trained / "shapes", 32)
+    (trained / "shapes" / "a" / "broken.jpg").write_bytes(b"not a picture")
+    capsys.readouterr()
+    assert evaluate_vqvae.evaluate(folder, trained / "shapes", 32) == expected
+    assert "broken.jpg" in capsys.readouterr().err
+
+
 @pytest.fixture
 def celeba_root(tmp_path):
     """CelebA's layout in miniature: every file that torchvision wants, nine colour pictures of 178 x 218."""
