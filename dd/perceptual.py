@@ -104,13 +104,18 @@ def lpips_distance(x: Tensor, y: Tensor) -> Tensor:
     return network(_colour(x), _colour(y), normalize=True).flatten().float()
 
 
-@torch.no_grad()
 def features(x: Tensor) -> Tensor:
     """SqueezeNet's last feature map, averaged over the image: (B, 512)."""
+    return feature_map(x).mean((2, 3))
+
+
+@torch.no_grad()
+def feature_map(x: Tensor) -> Tensor:
+    """SqueezeNet's last feature map, which knows where in the image something is: (B, 512, H', W')."""
     _check(x)
     mean = x.new_tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
     deviation = x.new_tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-    return _squeezenet().to(x.device)((_colour(x) - mean) / deviation).mean((2, 3)).float()
+    return _squeezenet().to(x.device)((_colour(x) - mean) / deviation).float()
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:

@@ -390,6 +390,7 @@ def test_evaluate_command_prints_one_json_object(trained, capsys):
     evaluate_vqvae.main([str(folder), "--data", str(trained / "shapes"), "--size", "32", "--card", "--json"])
     result = json.loads(capsys.readouterr().out)
     assert {"psnr", "ssim", "lpips", "usage", "bits_per_pixel", "images", "fid", "retrieved"} <= set(result)
+    assert 0 <= result["retrieved_by_place"] <= 1
     assert 0 < result["lpips"] < 1
     card = (folder / "README.md").read_text()
     assert f"| psnr | {result['psnr']:.4g} |" in card
