@@ -13,7 +13,7 @@ from dd.ui.controls import refuse
 from dd.ui.engine import Engine
 from dd.ui.session import EXPIRES
 from dd.ui.transport import QUIET
-from dd.ui.upload import examples, upload
+from dd.ui.upload import examples, png, upload
 
 INTRO = (
     "A VQ-VAE turns a picture into a small grid of *codes*, each one of a fixed list, and paints it again from the "
@@ -34,8 +34,8 @@ class Shown:
         self.name, self.rebuilt = name, rebuilt
         self.scale = max(1, LEAST_EDGE // max(rebuilt.rebuilt.shape[-2:]))
 
-    def enlarged(self, image: Image.Image) -> Image.Image:
-        return image.resize((self.scale * image.width, self.scale * image.height), Image.Resampling.NEAREST)
+    def enlarged(self, image: Image.Image) -> str:
+        return png(image.resize((self.scale * image.width, self.scale * image.height), Image.Resampling.NEAREST))
 
 
 def build(models: Models, engine: Engine) -> None:
@@ -91,7 +91,7 @@ def build(models: Models, engine: Engine) -> None:
             raise refuse(error) from error
         colours, now = reconstruct.code_colours(vqvae), Shown(name, done)
         return (
-            (image, to_picture(done.rebuilt)),
+            (png(image), png(to_picture(done.rebuilt))),
             table(done, others),
             now.enlarged(reconstruct.code_map(done.codes, colours, vqvae.factor)),
             now.enlarged(reconstruct.error_map(done.original, done.rebuilt)),
@@ -119,7 +119,7 @@ def build(models: Models, engine: Engine) -> None:
         patch = engine.do(reconstruct.patch_of, vqvae, k)
         return (
             gr.Image(now.enlarged(where), label=f"Code {k}: {int((codes == k).sum())} of {codes.numel()} cells"),
-            gr.Image(patch.resize((280, 280), 0), label=f"What code {k} decodes to"),
+            gr.Image(png(patch.resize((280, 280), 0)), label=f"What code {k} decodes to"),
         )
 
     controls = [picture, model, how, size]

@@ -19,6 +19,7 @@ PROCESSES = {
     "Dirichlet (Wright-Fisher)", "D3PM, absorbing", "D3PM, uniform", "D3PM, discretised Gaussian", "Multinomial",
     "Gaussian on one-hots",
 }  # fmt: skip
+LOADED = "[...document.querySelectorAll('#rebuild-slider img')].filter((e) => e.naturalWidth === 64).length === 2"
 TABLE, TOAST = "#rebuild-figures table", ".toast-body.error"
 
 
@@ -198,6 +199,7 @@ def test_a_face_is_rebuilt_and_its_codes_are_large_enough_to_be_clicked(visitor,
     picture(size=(64, 64)).save(tmp_path / "face.png")
     visitor.locator("#rebuild-upload input[type=file]").first.set_input_files(tmp_path / "face.png")
     visitor.wait_for_selector(TABLE, timeout=60_000)
+    visitor.wait_for_function(LOADED, timeout=30_000)
     image = visitor.locator("#rebuild-codes img")
     image.wait_for()
     assert image.evaluate("e => e.naturalWidth") == 320  # 64 pixels, enlarged
