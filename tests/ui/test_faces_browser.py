@@ -13,6 +13,7 @@ from tests.test_images import SVG, encoded, picture, png_of_zeros
 from tests.tiny import write_checkpoint, write_faces, write_vqvae
 from tests.ui.conftest import App, running
 from tests.ui.test_pages_browser import PIXELS, scrub, set_slider, wait_done
+from tests.ui.test_reconstruct_browser import paint
 
 pytestmark = pytest.mark.browser
 PROCESSES = {
@@ -130,17 +131,9 @@ def test_what_generate_made_can_be_inpainted(visitor, root: Path):
     made = recipe_of(visitor, "generate")
     open_tab(visitor, "Reconstruct", "Inpaint")
     visitor.click("#inpaint-take")
-    canvas = visitor.locator("#inpaint-canvas canvas").first
     visitor.wait_for_timeout(3000)
     assert visitor.get_by_label("Data", exact=True).locator("visible=true").input_value() == "faces"
-    box = canvas.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    visitor.mouse.move(x - 40, y)
-    visitor.mouse.down()
-    for i in range(9):
-        visitor.mouse.move(x - 40 + 10 * i, y)
-    visitor.mouse.up()
-    visitor.wait_for_timeout(500)
+    paint(visitor)
     set_slider(visitor, "Steps", 4)
     set_slider(visitor, "Results", 4)
     visitor.click("#inpaint-run")
