@@ -5,7 +5,9 @@ before any pixel is decoded, so that the memory is bounded whatever a file claim
 """
 
 import io
+import threading
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +20,8 @@ FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 2048  # larger pictures are reduced while they are read
+LARGE = 4_000_000  # pixels; larger pictures are decoded one after the other, so that their memory does not add up
+ROWS = 256  # of a 16-bit or float picture, converted at a time
 RESAMPLE = Image.Resampling.BICUBIC
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -29,6 +33,7 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }  # by EXIF orientation
 
+_one_at_a_time = threading.Lock()
 Source = str | Path | bytes | BinaryIO
 
 
@@ -43,9 +48,10 @@ def open_image(source: Source, max_side: int = MAX_SIDE) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large pictures and odd metadata; both are handled here
             image = _identify(data)
-            image.draft("RGB" if image.mode == "RGB" else None, (max_side, max_side))  # JPEG: decode it smaller
-            image.load()
-            return _upright_rgb(image, max_side)
+            with _one_at_a_time if image.width * image.height > LARGE else nullcontext():
+                image.draft("RGB" if image.mode == "RGB" else None, (max_side, max_side))  # JPEG: decode it smaller
+                image.load()
+                return _upright_rgb(image, max_side)
     except ImageError:
         raise
     except MemoryError as error:
@@ -109,10 +115,10 @@ def _upright_rgb(image: Image.Image, max_side: int) -> Image.Image:
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Modes that Pillow would clip, or could not average, as 8-bit ones."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values = np.asarray(image).astype(np.float32)
+        values = np.asarray(image)
         top = _white(image.mode, float(np.nanmax(values, initial=0, where=np.isfinite(values))))
-        grey = np.nan_to_num(values * (255 / top), nan=0, posinf=255, neginf=0)
-        return Image.fromarray(np.clip(grey + 0.5, 0, 255).astype(np.uint8))
+        strips = (values[i : i + ROWS].astype(np.float32) * (255 / top) for i in range(0, len(values), ROWS))
+        return Image.fromarray(np.concatenate([_rounded(strip) for strip in strips]))
     if image.mode in ("P", "PA"):
         return image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
     if image.mode == "1":
@@ -120,6 +126,11 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode in ("L", "RGB") and "transparency" in image.info:
         return image.convert("RGBA")
     return image.convert("RGBA") if image.mode in ("RGBa", "La", "RGBX") else image
+
+
+def _rounded(grey: np.ndarray) -> np.ndarray:
+    """Floats, whatever they are, as 0..255."""
+    return np.clip(np.nan_to_num(grey, nan=0, posinf=255, neginf=0) + 0.5, 0, 255).astype(np.uint8)
 
 
 def _white(mode: str, largest: float) -> float:

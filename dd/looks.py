@@ -8,6 +8,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from dd.checkpoints import Checkpoint, CheckpointError
 from dd.device import autocast
 from dd.images import crop, to_tensor
 from dd.networks.vqvae import VqVae
@@ -38,6 +39,16 @@ class GreyLevels:
         border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
         values = 255 - values if border.mean() > values.mean() else values
         return torch.from_numpy(values.astype(np.int64)) * len(self.levels) // 256
+
+
+def decoded(name: str, data: dict, vqvae: Checkpoint) -> "Decoded":
+    """The look of a denoiser of codes; data: of its configuration, which names the VQ-VAE that made the codes."""
+    if vqvae.sha256 != data["vqvae_sha256"]:
+        raise CheckpointError(
+            f"{name} was trained on the codes of another {data['vqvae']} ({data['vqvae_sha256'][:12]}, here is "
+            f"{vqvae.sha256[:12]}): fetch the two together"
+        )
+    return Decoded(vqvae.network)
 
 
 class Decoded:

@@ -38,7 +38,8 @@ def _ensure_weights() -> None:
     path = weights_path()
     if path.is_file():
         return
-    hint = f"put {path.name} (from {WEIGHTS.url}) into {path.parent}, or set TORCH_HOME to a folder that has it"
+    folder = str(path.parent).replace(str(Path.home()), "~")
+    hint = f"put {path.name} (from {WEIGHTS.url}) into {folder}, or set TORCH_HOME to a folder that has it"
     try:
         socket.create_connection((SOURCE, 443), timeout=5).close()
         torch.hub.load_state_dict_from_url(WEIGHTS.url, progress=False, check_hash=True, weights_only=True)
@@ -103,13 +104,18 @@ def lpips_distance(x: Tensor, y: Tensor) -> Tensor:
     return network(_colour(x), _colour(y), normalize=True).flatten().float()
 
 
-@torch.no_grad()
 def features(x: Tensor) -> Tensor:
     """SqueezeNet's last feature map, averaged over the image: (B, 512)."""
+    return feature_map(x).mean((2, 3))
+
+
+@torch.no_grad()
+def feature_map(x: Tensor) -> Tensor:
+    """SqueezeNet's last feature map, which knows where in the image something is: (B, 512, H', W')."""
     _check(x)
     mean = x.new_tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
     deviation = x.new_tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
-    return _squeezenet().to(x.device)((_colour(x) - mean) / deviation).mean((2, 3)).float()
+    return _squeezenet().to(x.device)((_colour(x) - mean) / deviation).float()
 
 
 def psnr(x: Tensor, y: Tensor) -> Tensor:

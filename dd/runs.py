@@ -21,7 +21,7 @@ from torch import Tensor
 from dd import checkpoints
 from dd.checkpoints import Checkpoint
 from dd.device import for_inference
-from dd.looks import Decoded, GreyLevels, masked
+from dd.looks import Decoded, GreyLevels, decoded, masked
 from dd.processes import EVERY, REGISTRY, process
 from dd.processes.clock import entropy
 from dd.samplers import TWO_CALLS, Denoiser, Frame, default_grid, race, reverse, time_grid
@@ -33,6 +33,9 @@ MAX_GUIDANCE = 10.0
 
 class RecipeError(ValueError):
     """A recipe that cannot be run; the message says what was wrong and what to do."""
+
+
+Cells = tuple[tuple[int, ...], ...]  # categories, or other whole numbers, of H rows of W cells
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ class Given:
     before it is run backwards; at 1 nothing of the unknown cells is left.
     """
 
-    cells: tuple[tuple[int, ...], ...]
-    known: tuple[tuple[int, ...], ...] | None = None
+    cells: Cells
+    known: Cells | None = None
     t: float = 1.0
 
 
@@ -143,7 +146,7 @@ def _check_given(given: Given, K: int, H: int, W: int) -> Given:
     return Given(cells, known, real(given.t, "The time to noise to", 0.001, 1.0))
 
 
-def grid(rows: object, name: str, K: int, H: int, W: int) -> tuple[tuple[int, ...], ...]:
+def grid(rows: object, name: str, K: int, H: int, W: int) -> Cells:
     """`rows` as H rows of W whole numbers in 0..K-1, or a sentence saying what is wrong."""
     if not isinstance(rows, list | tuple) or len(rows) != H:
         raise RecipeError(f"the image must be {H} rows of {W} categories from 0 to {K - 1}")
@@ -228,13 +231,7 @@ class Models:
         data = self.get(name).config["data"]
         if "vqvae" not in data:
             return GreyLevels(data["K"])
-        vqvae = self.vqvae(data["vqvae"])
-        if vqvae.sha256 != data["vqvae_sha256"]:
-            raise RecipeError(
-                f"{name} was trained on the codes of another {data['vqvae']} ({data['vqvae_sha256'][:12]}, here is "
-                f"{vqvae.sha256[:12]}): fetch the two together"
-            )
-        return Decoded(vqvae.network)
+        return decoded(name, data, self.vqvae(data["vqvae"]))
 
     def _load_vqvae_once(self, name: str) -> Checkpoint:
         checkpoint = checkpoints.load(self.root / name, self.device)
@@ -262,7 +259,7 @@ class View:
 class Run:
     """A recipe being run. `advance` makes exactly one reverse step of every lane; `views` keeps all of them."""
 
-    keep_simplex = 16_000_000  # bytes of trajectory kept for looking at single cells
+    keep_simplex = 20_000_000  # bytes of trajectory kept for looking at single cells, of the first images
 
     def __init__(self, recipe: Recipe, models: Models):
         checkpoint = models.get(recipe.checkpoint)
@@ -351,10 +348,10 @@ class Run:
         self.finished = True
 
     def _remember(self, frames: list[Frame]) -> None:
-        size = sum(4 * f.p.numel() for f in frames) * self.total
-        if size <= self.keep_simplex:
+        n = self.keep_simplex // (sum(4 * f.p[0].numel() for f in frames) * self.total)
+        if n:
             pairs = zip(frames, self.processes, strict=True)
-            self.trajectory.append([(process_.simplex(f.x).half(), f.p.half()) for f, process_ in pairs])
+            self.trajectory.append([(process_.simplex(f.x[:n]).half(), f.p[:n].half()) for f, process_ in pairs])
 
     def _view(self, frame: Frame, process_) -> View:
         state = self.look.of_points(process_.simplex(frame.x))

@@ -4,7 +4,9 @@ import io
 import struct
 import subprocess
 import sys
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -28,14 +30,14 @@ def picture(mode: str = "RGB", size: tuple[int, int] = (40, 24)) -> Image.Image:
     return image.convert(mode)
 
 
-def png_header(width: int, height: int, bits: int = 8, colour: int = 2) -> bytes:
-    """A PNG that claims a size and holds one line of zeros."""
+def png_of_zeros(width: int, height: int, bits: int = 8, colour: int = 2, length: int = 100) -> bytes:
+    """A PNG that claims a size and holds that many zeros."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    data = zlib.compress(bytes(100))
+    data = zlib.compress(bytes(length), 1)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
@@ -165,10 +167,10 @@ REFUSED = {
     "truncated png": (encoded(picture(size=(300, 300)), "PNG")[:120], "damaged"),
     "truncated gif": (encoded(picture("P", (300, 300)), "GIF")[:800], "damaged"),
     "truncated webp": (encoded(picture(size=(300, 300)), "WEBP")[:60], "picture"),
-    "20,000 x 20,000": (png_header(20000, 20000), "million"),
-    "8,000 x 8,000": (png_header(8000, 8000), "8,000 x 8,000"),
-    "bomb": (png_header(2**31 - 1, 2**31 - 1), "million"),
-    "one bit bomb": (png_header(60000, 60000, 1, 0), "million"),
+    "20,000 x 20,000": (png_of_zeros(20000, 20000), "million"),
+    "8,000 x 8,000": (png_of_zeros(8000, 8000), "8,000 x 8,000"),
+    "bomb": (png_of_zeros(2**31 - 1, 2**31 - 1), "million"),
+    "one bit bomb": (png_of_zeros(60000, 60000, 1, 0), "million"),
     "large file": (b"\xff\xd8\xff" + bytes(images.MAX_BYTES), "MB"),
 }
 
@@ -211,15 +213,35 @@ def test_path_stream_and_missing_file(tmp_path):
         open_image(tmp_path)
 
 
+def test_large_pictures_are_decoded_one_after_the_other(monkeypatch):
+    inside, most = 0, 0
+
+    def upright(image, max_side):
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.2)
+        inside -= 1
+        return image
+
+    monkeypatch.setattr(images, "_upright_rgb", upright)
+    data = encoded(picture(), "PNG")
+    for large in (0, 10**9):
+        monkeypatch.setattr(images, "LARGE", large)
+        most = 0
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(open_image, [data] * 3))
+        assert (most == 1) == (large == 0)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("format", ["PNG", "JPEG"])
-def test_memory_stays_bounded(tmp_path, format):
+@pytest.mark.parametrize(("format", "mode"), [("PNG", "RGB"), ("PNG", "I;16"), ("PNG", "RGBA"), ("JPEG", "RGB")])
+def test_memory_stays_bounded(tmp_path, format, mode):
     """The largest admissible picture, opened in a process of its own, takes less than 700 MB more than the imports."""
     side = int(images.MAX_PIXELS**0.5)
     path = tmp_path / "large"
-    Image.new("RGB", (side, side), (10, 200, 30)).save(
-        path, format, **({"progressive": True} if format == "JPEG" else {})
-    )
+    colour = 9000 if mode == "I;16" else (10, 200, 30)
+    Image.new(mode, (side, side), colour).save(path, format, **({"progressive": True} if format == "JPEG" else {}))
     code = (
         "import resource, sys; from dd.images import open_image; peak = lambda: resource.getrusage(0).ru_maxrss\n"
         "a = peak(); image = open_image(sys.argv[1]); print(peak() - a, *image.size)"

@@ -6,9 +6,10 @@ import torch
 from PIL import Image, ImageDraw, ImageOps
 
 from dd import checkpoints
+from dd.checkpoints import CheckpointError
 from dd.looks import MASK, Decoded, GreyLevels, masked
 from dd.networks.vqvae import VqVae
-from dd.runs import Models, Recipe, RecipeError, Run
+from dd.runs import Models, Recipe, Run
 from tests.tiny import VQVAE, write_checkpoint, write_vqvae
 
 
@@ -52,7 +53,7 @@ def test_another_vqvae_than_the_denoiser_s_own_is_refused(tmp_path):
     write_vqvae(tmp_path / "codes-vqvae")
     data = {"source": "codes", "K": 8, "grid": [6, 6], "vqvae": "codes-vqvae", "vqvae_sha256": "0" * 64}
     write_checkpoint(tmp_path / "codes", data=data, network={"K": 8, "channels": [8], "blocks": [1], "classes": 0})
-    with pytest.raises(RecipeError, match="fetch the two together"):
+    with pytest.raises(CheckpointError, match="fetch the two together"):
         Run(Recipe("codes", steps=3, images=2), Models(tmp_path))
 
 

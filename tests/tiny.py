@@ -47,7 +47,19 @@ def write_checkpoint(folder: Path, seed: int = 0, **changes: object) -> Path:
 
 def write_vqvae(folder: Path, seed: int = 0, **changes: object) -> Path:
     """An untrained VQ-VAE of grey pictures, saved like a trained one."""
-    config = {"name": folder.name, "architecture": "vqvae", "network": VQVAE | changes, "data": {"source": "folder"}}
+    data = {"source": "folder", "held_out": 0.3}
+    config = {"name": folder.name, "architecture": "vqvae", "network": VQVAE | changes, "data": data}
     torch.manual_seed(seed)
     checkpoints.save(folder, checkpoints.build(config).state_dict(), config)
     return folder
+
+
+FACES = {"K": 8, "channels": [8, 8], "blocks": [1, 1], "classes": 2}
+
+
+def write_faces(root: Path) -> Path:
+    """Untrained stand-ins of `faces` and `faces-vqvae` in root: grids of 8 x 8 codes, pictures of 32 x 32."""
+    vqvae = checkpoints.load(write_vqvae(root / "faces-vqvae"))
+    data = {"source": "codes", "K": 8, "cells": "codes", "grid": [8, 8], "labels": ["neutral", "smiling"]}
+    data |= {"vqvae": vqvae.name, "vqvae_sha256": vqvae.sha256}
+    return write_checkpoint(root / "faces", name="faces", network=FACES, data=data)

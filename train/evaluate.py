@@ -11,12 +11,17 @@ asked for is null. The likelihood is that of the network without a class label, 
     ode_nats   the Dirichlet process' samplers "ode" and "heun": the bound of the flow itself, integrated finely
     fid        N samples against N images of the split; fid_floor: N training images against the same N images, the
                mean over several disjoint draws, since one alone is off by half its size at N = 2,000
+
+A denoiser of codes is judged by what its samples decode to, against every picture of a folder (train/decoded.py):
+
+    python -m train.evaluate checkpoints/faces --data DATA/faces64 --images 5000 --steps 50 --metrics fid --json
 """
 
 import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from math import ceil, floor, log, log10
@@ -34,11 +39,12 @@ from dd.likelihood import Bound, differentiable_denoiser, estimate_bound, exact_
 from dd.metrics import frechet_distance, judge, precision_recall
 from dd.networks.classifier import Classifier
 from dd.networks.unet import UNet
+from dd.perceptual import PerceptualError
 from dd.processes import REGISTRY, Process, process
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.samplers import TWO_CALLS, Denoiser, default_grid, generate
-from train import evaluate_vqvae
+from train import decoded, evaluate_vqvae
 
 METRICS = ("nll", "fid", "time")
 CLASSIFIERS = {"mnist": "digits-classifier", "fashion-mnist": "fashion-classifier"}
@@ -50,7 +56,7 @@ BATCH = 100  # images a network call; times are stratified within a batch
 KEYS = (
     "checkpoint", "process", "sampler", "steps", "images", "seed", "nll_nats", "nll_stderr", "bits_per_dim", "fid",
     "fid_floor", "precision", "recall", "accuracy", "seconds_per_image", "device", "sha256", "split", "guidance",
-    "calls", "vlb_nats", "vlb_stderr", "ode_nats", "ode_stderr", "ode_images",
+    "calls", "vlb_nats", "vlb_stderr", "ode_nats", "ode_stderr", "ode_images", "fid_rebuilt", "fid_ratio",
 )  # fmt: skip
 
 
@@ -76,7 +82,7 @@ def load_cells(config: dict, split: str, root: str | Path, images: int, draws: i
     draws: that many times as many images, or the largest multiple of `images` that the split has.
     """
     K, how = config["data"]["K"], config["data"]["cells"]
-    data = _load(config["data"]["source"], split, root)
+    data = _load(config["data"], split, root)
     if images > len(data.images):
         raise EvaluationError(f"the {split} split has {len(data.images):,} images; ask for at most that many")
     generator = torch.Generator().manual_seed(0)
@@ -85,7 +91,11 @@ def load_cells(config: dict, split: str, root: str | Path, images: int, draws: i
     return to_cells(data.images[order], K, how, generator)
 
 
-def _load(source: str, split: str, root: str | Path) -> Grey:
+def _load(data: dict, split: str, root: str | Path) -> Grey:
+    source = data["source"]
+    if source == "codes":
+        vqvae = checkpoints.load(data["vqvae_folder"])
+        return decoded.load_grids(vqvae, data["grid"][0] * vqvae.network.factor, split, root)
     try:
         return load(source, split, root)
     except (RuntimeError, OSError) as error:
@@ -94,8 +104,14 @@ def _load(source: str, split: str, root: str | Path) -> Grey:
         ) from error
 
 
-def find_process(name: str, config: dict, image: tuple[int, int] = (28, 28)) -> Process:
-    return process(name, config["data"]["K"], image[0] * image[1])
+def grid(config: dict) -> tuple[int, int]:
+    """Rows and columns of cells of an image."""
+    return tuple(config["data"].get("grid", (28, 28)))
+
+
+def find_process(name: str, config: dict) -> Process:
+    H, W = grid(config)
+    return process(name, config["data"]["K"], H * W)
 
 
 def network_calls(checkpoint: Checkpoint, sampler: str, steps: int, guidance: float) -> int:
@@ -123,7 +139,6 @@ def sample(
     images: int,
     seed: int,
     guidance: float = 1.0,
-    image: tuple[int, int] = (28, 28),
 ) -> Samples:
     """N samples in batches, with the network as the page has it; classes, where it knows them, are drawn uniformly."""
     network = deepcopy(checkpoint.network)
@@ -135,7 +150,7 @@ def sample(
     for i in tqdm(range(0, images, BATCH), desc=f"{process_.name} {sampler} {steps}", leave=False, disable=None):
         n = min(BATCH, images - i)
         denoise = Denoiser(network, None if labels is None else labels[i : i + n], guidance)
-        cells.append(generate(process_, denoise, (n, *image), steps, generator, sampler))
+        cells.append(generate(process_, denoise, (n, *grid(checkpoint.config)), steps, generator, sampler))
     return Samples(torch.cat(cells), labels, (time.perf_counter() - start) / images)
 
 
@@ -298,9 +313,12 @@ def evaluate(args: argparse.Namespace) -> dict:
         "steps": args.steps, "calls": network_calls(checkpoint, sampler, args.steps, args.guidance),
         "guidance": args.guidance, "images": args.images, "seed": args.seed, "split": args.split, "device": str(device),
     }  # fmt: skip
+    vqvae = None
+    if config["data"]["source"] == "codes":
+        folder, vqvae = decoded.find_vqvae(args.checkpoint, config, args.vqvae)
+        config = config | {"data": config["data"] | {"vqvae_folder": folder}}
     if "fid" in args.metrics:  # first, since a missing classifier or data set shall not cost the sampling
-        classifier = find_classifier(config, args.classifier, device)
-        reference_ = reference(config, classifier, args.split, args.images, args.data_root)
+        judged = judge_by_pictures(vqvae, args, grid(config)) if vqvae else judge_by_classifier(config, args, device)
     if "nll" in args.metrics:
         x0 = load_cells(config, args.split, args.data_root, args.images)
         generator = torch.Generator().manual_seed(args.seed)
@@ -320,8 +338,25 @@ def evaluate(args: argparse.Namespace) -> dict:
         if "time" in args.metrics:
             record["seconds_per_image"] = samples.seconds_per_image
         if "fid" in args.metrics:
-            record |= compare(samples, reference_)
+            record |= judged(samples)
     return record
+
+
+Judge = Callable[[Samples], dict[str, float | None]]
+
+
+def judge_by_classifier(config: dict, args: argparse.Namespace, device: torch.device) -> Judge:
+    classifier = find_classifier(config, args.classifier, device)
+    reference_ = reference(config, classifier, args.split, args.images, args.data_root)
+    return lambda samples: compare(samples, reference_)
+
+
+def judge_by_pictures(vqvae: Checkpoint, args: argparse.Namespace, grid_: tuple[int, int]) -> Judge:
+    try:
+        gallery = decoded.gallery(vqvae.network, args.data_root, grid_[0] * vqvae.network.factor, args.images)
+    except PerceptualError as error:
+        raise EvaluationError(str(error)) from error
+    return lambda samples: decoded.compare(vqvae.network, samples.cells, gallery)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -337,7 +372,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--by-decade", action="store_true", help="also the path-KL per decade of the process' own time")
     parser.add_argument("--split", default="held-out", choices=("held-out", "test"), help="test: final figures only")
     parser.add_argument("--classifier", help="folder of the judge (default: the shipped one)")
-    parser.add_argument("--data-root", default="data", help="where torchvision finds or puts the data")
+    parser.add_argument(
+        "--data-root", "--data", default="data", help="where torchvision finds or puts the data; for codes, pictures"
+    )
+    parser.add_argument("--vqvae", help="for codes: the folder of their VQ-VAE (default: beside the checkpoint)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

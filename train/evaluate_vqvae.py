@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dd import checkpoints, perceptual
@@ -18,7 +19,7 @@ from dd.checkpoints import CheckpointError
 from dd.metrics import frechet_distance
 from dd.networks.vqvae import VqVae
 from train.cards import fill_metrics
-from train.pictures import Pictures, find, split
+from train.pictures import Pictures, find, readable, split
 
 BATCH_PIXELS = 2**19  # rebuilt at a time
 
@@ -48,7 +49,7 @@ def evaluate(
         files = getattr(split(files, loaded.config["data"]["held_out"]), part.replace("-", "_"))
         if not files:
             raise SystemExit(f"no picture of {data} is in the part {part!r}")
-    pictures = Pictures(files[:limit], loaded.network.colours)
+    pictures = readable(files[:limit], loaded.network.colours)
     facts = {"checkpoint": loaded.name, "sha256": loaded.sha256, "size": size, "part": part}
     return facts | measure(loaded.network, pictures, size, deep=True)
 
@@ -58,7 +59,8 @@ def measure(network: VqVae, pictures: Pictures, size: int, deep: bool = False) -
     """Means over pictures of the 8-bit reconstructions' PSNR, SSIM and LPIPS; share of codes in use; bits per pixel.
 
     deep: also, in SqueezeNet features, the FID between originals and reconstructions, and `retrieved`: for which share
-    of the reconstructions the nearest original is their own. Figures that need SqueezeNet are None without its weights.
+    of the reconstructions the nearest original is their own; `retrieved_by_place`: the same with features averaged over
+    each of nine parts of the picture instead of all of it. Figures that need SqueezeNet are None without its weights.
     """
     device = next(network.parameters()).device
     missing = perceptual.why_unavailable()
@@ -66,7 +68,7 @@ def measure(network: VqVae, pictures: Pictures, size: int, deep: bool = False) -
         print(missing, file=sys.stderr, flush=True)
     used = torch.zeros(network.K, dtype=torch.long)
     figures: dict[str, list[Tensor]] = {"psnr": [], "ssim": [], "lpips": []}
-    real, rebuilt = [], []
+    real, rebuilt, real_places, rebuilt_places = [], [], [], []
     per_batch = max(1, BATCH_PIXELS // size**2)
     for start in range(0, len(pictures), per_batch):
         x = pictures.whole(range(start, min(start + per_batch, len(pictures))), size).to(device)
@@ -78,8 +80,10 @@ def measure(network: VqVae, pictures: Pictures, size: int, deep: bool = False) -
         if not missing:
             figures["lpips"].append(perceptual.lpips_distance(x_hat, x))
         if deep and not missing:
-            real.append(perceptual.features(x))
-            rebuilt.append(perceptual.features(x_hat))
+            for y, means, places in ((x, real, real_places), (x_hat, rebuilt, rebuilt_places)):
+                found = perceptual.feature_map(y)
+                means.append(found.mean((2, 3)))
+                places.append(F.adaptive_avg_pool2d(found, 3).flatten(1))
     out: dict[str, float | None] = {k: float(torch.cat(v).mean()) if v else None for k, v in figures.items()}
     p = used / used.sum()
     out |= {
@@ -88,8 +92,11 @@ def measure(network: VqVae, pictures: Pictures, size: int, deep: bool = False) -
     }
     out |= {"bits_per_pixel": network.bits_per_pixel(), "images": len(pictures)}
     if deep and len(pictures) > 1:
-        a, b = (torch.cat(real), torch.cat(rebuilt)) if real else (None, None)
-        out |= {"fid": frechet_distance(a, b) if real else None, "retrieved": retrieved(a, b) if real else None}
+        out |= dict.fromkeys(("fid", "retrieved", "retrieved_by_place"))
+    if real and len(pictures) > 1:
+        out["fid"] = frechet_distance(torch.cat(real), torch.cat(rebuilt))
+        out["retrieved"] = retrieved(torch.cat(real), torch.cat(rebuilt))
+        out["retrieved_by_place"] = retrieved(torch.cat(real_places), torch.cat(rebuilt_places))
     return out
 
 

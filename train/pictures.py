@@ -5,6 +5,7 @@ others are added, moved or renamed around it.
 """
 
 import hashlib
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +114,19 @@ class Pictures:
     def whole(self, index: range | list[int], size: int) -> Tensor:
         """These pictures, the middle square at size x size: (n, c, size, size)."""
         return torch.cat([to_tensor(crop(self[i], size, size)) for i in index])
+
+
+def readable(files: list[Path], colours: int) -> Pictures:
+    """Those of the files that can be read; the others are named on the standard error output."""
+    pictures, good = Pictures(files, colours), []
+    for i, path in enumerate(files):
+        try:
+            pictures[i]
+        except ImageError as error:
+            print(f"left out: {error}", file=sys.stderr, flush=True)
+        else:
+            good.append(path)
+    return Pictures(good, colours)
 
 
 def labels(files: list[Path]) -> tuple[np.ndarray, list[str]]:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import gradio as gr
 import torch
-from gradio.processing_utils import save_pil_to_cache
 from gradio.utils import get_upload_folder
 from PIL import Image
 
@@ -28,6 +27,7 @@ from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run, grid, who
 from dd.ui.controls import recipe
 from dd.ui.engine import Engine
 from dd.ui.transport import UNWRITABLE
+from dd.ui.upload import png
 
 LIMITS = {"concurrency_id": "api", "concurrency_limit": 8}
 MAX_DRAWS = 256
@@ -176,7 +176,7 @@ def _uploaded(file: object) -> str:
 def _written(picture: Image.Image, name: str) -> str:
     """The path of the picture as a PNG that the caller may download."""
     try:
-        return save_pil_to_cache(picture, get_upload_folder(), name, "png")
+        return png(picture, name)
     except OSError as error:
         raise gr.Error(UNWRITABLE.format(error.strerror), print_exception=False) from error
 
@@ -225,9 +225,9 @@ def _state(run: Run) -> dict:
 
 
 def _data_url(run: Run) -> str:
-    png = io.BytesIO()
-    export.picture(run, guess=False, edge=FRAME).save(png, "png", compress_level=1)
-    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
+    file = io.BytesIO()
+    export.picture(run, guess=False, edge=FRAME).save(file, "png", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 class _Estimate:

@@ -48,11 +48,11 @@ def build(models: Models, max_seconds: float = math.inf) -> gr.Blocks:
             gr.Markdown(f"There is no trained denoiser in the folder `{models.root.name}`. {HOW_TO_GET_ONE}")
             return demo
         with gr.Tab("Generate", id="generate"):
-            generate.build(models, engine)
+            generated = generate.build(models, engine)
         with gr.Tab("Compare", id="compare"):
             compare.build(models, engine)
         with gr.Tab("Reconstruct", id="reconstruct"):
-            reconstruct.build(models, engine)
+            reconstruct.build(models, engine, generated)
         with gr.Tab("Simplex", id="simplex"):
             simplex.build(engine)
         with gr.Tab("About", id="about"):

@@ -55,9 +55,15 @@ def toggled(pins: list[tuple[int, ...]], pin: tuple[int, ...]) -> list[tuple[int
 def path(run: Run, lane: int, image: int, row: int, col: int) -> dict:
     """The states x and posteriors p of one cell at every step: lists of K numbers."""
     if not run.trajectory:
-        raise ValueError("this run is too large to keep every cell's path; choose fewer images or steps")
+        raise ValueError("this run is too long to keep a cell's path; choose fewer steps")
     if run.processes[lane].name not in REGISTRY:
         raise ValueError("the DDPM's pixels are numbers, not points of the simplex: there is no path to show")
+    kept = len(run.trajectory[0][lane][0])
+    if image >= kept:
+        which = "the first image" if kept == 1 else f"the first {kept} images"
+        raise ValueError(
+            f"this run is so large that only the paths of {which} are kept; click there, or take fewer steps"
+        )
     size = run.look.factor
     at = {"lane": lane, "image": image, "row": row // size * size, "col": col // size * size, "size": size}
     row, col = row // size, col // size

@@ -30,12 +30,14 @@ INTRO = (
     "Every pixel starts as a random point on the probability simplex: pure noise. At each step the network says, for "
     "every pixel, how likely each grey is given all the others, and the reverse diffusion moves the pixel: under the "
     "Dirichlet process by mutation, random drift and *selection towards what the network believes*. "
+    "(Faces are grids of codes: a cell is a small patch, its categories are the codes of a VQ-VAE, which paints them.) "
     "On the left you see the states moving to a corner, on the right the network's current guess of the clean image."
 )
 STEPS_LEAST = 4
 
 
-def build(models: Models, engine: Engine) -> None:
+def build(models: Models, engine: Engine) -> gr.State:
+    """The tab; its visitor's session is returned, so that other tabs can take over what was generated."""
     gr.Markdown(INTRO)
     session = transport.session_state()
     with gr.Row(equal_height=False):
@@ -114,6 +116,7 @@ def build(models: Models, engine: Engine) -> None:
         show_progress_on=buttons.place,
         **transport.LIVE,
     )
+    return session
 
 
 def _option_sliders() -> dict[str, gr.Slider]:

@@ -3,6 +3,7 @@
 import math
 
 import gradio as gr
+from PIL import Image
 
 from dd import perceptual, reconstruct
 from dd.images import open_image, to_picture
@@ -12,22 +13,29 @@ from dd.ui.controls import refuse
 from dd.ui.engine import Engine
 from dd.ui.session import EXPIRES
 from dd.ui.transport import QUIET
-from dd.ui.upload import examples, upload
+from dd.ui.upload import examples, png, upload
 
 INTRO = (
     "A VQ-VAE turns a picture into a small grid of *codes*, each one of a fixed list, and paints it again from the "
     "codes alone. Drop in a photo: on the left of the slider is yours, on the right what the codes remember. "
     "The codes are what diffusion over codes generates."
 )
+WHERE, DECODES_TO = "Where the clicked code is used", "What it decodes to"
+NOTHING_YET = "Upload a picture, or choose one of the examples."
 SIZES = (64, 128, 256, 384, 512)
 MOST_BARS = 48
+LEAST_EDGE = 320  # pixels that the longer side of a map has at least, so that the codes of a face can be told apart
 
 
 class Shown:
-    """What a visitor is looking at."""
+    """What a visitor is looking at; scale: of the maps, in pixels of the screen for one of the picture."""
 
     def __init__(self, name: str, rebuilt: Rebuilt):
         self.name, self.rebuilt = name, rebuilt
+        self.scale = max(1, LEAST_EDGE // max(rebuilt.rebuilt.shape[-2:]))
+
+    def enlarged(self, image: Image.Image) -> str:
+        return png(image.resize((self.scale * image.width, self.scale * image.height), Image.Resampling.NEAREST))
 
 
 def build(models: Models, engine: Engine) -> None:
@@ -59,20 +67,21 @@ def build(models: Models, engine: Engine) -> None:
                 elem_id="rebuild-slider",
                 buttons=["download", "fullscreen"],
             )
-            figures = gr.Markdown(
-                "Upload a picture, or choose one of the examples.", elem_id="rebuild-figures", elem_classes="dd-table"
-            )
+            figures = gr.Markdown(NOTHING_YET, elem_id="rebuild-figures", elem_classes="dd-table")
             with gr.Row():
                 codes = result("Codes: click one", elem_id="rebuild-codes")
                 errors = result("Error: black none, white a quarter and more")
+            number = gr.Number(
+                label="Code", precision=0, minimum=0, elem_id="rebuild-code",
+                info="Click one in the map, or type its number and press Enter.",
+            )  # fmt: skip
             with gr.Row():
-                where = result("Where the clicked code is used")
-                patch = result("What it decodes to")
+                where, patch = result(WHERE), result(DECODES_TO)
             bars = gr.HTML(elem_id="rebuild-usage")
 
     def on_rebuild(path: str | None, name: str, how: str, size: int) -> tuple:
         if path is None:
-            return None, "Upload a picture, or choose one of the examples.", None, None, None, None, "", None
+            return None, NOTHING_YET, None, None, *no_code(), "", None
         try:
             vqvae = models.vqvae(name).network
             image = reconstruct.frame(open_image(path), how, int(size), vqvae.colours)
@@ -80,34 +89,41 @@ def build(models: Models, engine: Engine) -> None:
             others = engine.do(reconstruct.rivals, image, done.quality.bits_per_pixel)
         except ValueError as error:
             raise refuse(error) from error
-        colours = reconstruct.code_colours(vqvae)
+        colours, now = reconstruct.code_colours(vqvae), Shown(name, done)
         return (
-            (image, to_picture(done.rebuilt)),
+            (png(image), png(to_picture(done.rebuilt))),
             table(done, others),
-            reconstruct.code_map(done.codes, colours, vqvae.factor),
-            reconstruct.error_map(done.original, done.rebuilt),
-            None,
-            None,
+            now.enlarged(reconstruct.code_map(done.codes, colours, vqvae.factor)),
+            now.enlarged(reconstruct.error_map(done.original, done.rebuilt)),
+            *no_code(),
             usage_bars(done, vqvae.K, colours),
-            Shown(name, done),
+            now,
         )
 
     def on_click(now: Shown | None, event: gr.SelectData) -> tuple:
         if now is None:
-            return None, None
-        vqvae = models.vqvae(now.name).network
-        col, row = (int(value) // vqvae.factor for value in event.index)
+            return no_code()
+        edge = models.vqvae(now.name).network.factor * now.scale
+        col, row = (int(value) // edge for value in event.index)
         h, w = now.rebuilt.codes.shape
         k = int(now.rebuilt.codes[min(row, h - 1), min(col, w - 1)])
-        count = int((now.rebuilt.codes == k).sum())
-        where = reconstruct.highlight(now.rebuilt.rebuilt, now.rebuilt.codes, k, vqvae.factor)
+        return k, *on_number(now, k)
+
+    def on_number(now: Shown | None, k: int | None) -> tuple:
+        if now is None or k is None:
+            return no_code()[1:]
+        vqvae, codes = models.vqvae(now.name).network, now.rebuilt.codes
+        if not 0 <= k < vqvae.K:
+            raise gr.Error(f"the codes of {now.name} are 0 to {vqvae.K - 1}", duration=12, print_exception=False)
+        where = reconstruct.highlight(now.rebuilt.rebuilt, codes, k, vqvae.factor)
         patch = engine.do(reconstruct.patch_of, vqvae, k)
         return (
-            gr.Image(where, label=f"Code {k}: {count} of {h * w} cells"),
-            gr.Image(patch.resize((280, 280), 0), label=f"What code {k} decodes to"),
+            gr.Image(now.enlarged(where), label=f"Code {k}: {int((codes == k).sum())} of {codes.numel()} cells"),
+            gr.Image(png(patch.resize((280, 280), 0)), label=f"What code {k} decodes to"),
         )
 
-    controls, results = [picture, model, how, size], [slider, figures, codes, errors, where, patch, bars, shown]
+    controls = [picture, model, how, size]
+    results = [slider, figures, codes, errors, number, where, patch, bars, shown]
     run = {"show_progress": "minimal", "show_progress_on": slider, "api_visibility": "private"}
     again.click(on_rebuild, controls, results, **run)
     picture.change(on_rebuild, controls, results, **run)
@@ -116,13 +132,19 @@ def build(models: Models, engine: Engine) -> None:
     model.input(lambda name: _size(models, name), model, size, queue=False, **QUIET).then(
         on_rebuild, controls, results, **run
     )
-    codes.select(on_click, shown, [where, patch], **QUIET)
+    codes.select(on_click, shown, [number, where, patch], **QUIET)
+    number.submit(on_number, [shown, number], [where, patch], **QUIET)
 
 
 def result(label: str, elem_id: str | None = None) -> gr.Image:
     return gr.Image(
         label=label, format="png", interactive=False, buttons=["download", "fullscreen"], elem_id=elem_id, height=320
     )
+
+
+def no_code() -> tuple:
+    """Number, places and patch while no code is chosen."""
+    return None, gr.Image(None, label=WHERE), gr.Image(None, label=DECODES_TO)
 
 
 def _size(models: Models, name: str) -> int:

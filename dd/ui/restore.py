@@ -8,20 +8,22 @@ import torch
 from PIL import Image
 
 from dd.images import open_image
-from dd.runs import Given, Lane, Models, Recipe, RecipeError, Run
+from dd.runs import Cells, Given, Lane, Models, Recipe, RecipeError, Run
 from dd.ui import transport
 from dd.ui.controls import (
+    class_choices,
     class_dropdown,
     first_method,
     model_dropdown,
     process_and_sampler,
+    process_choices,
     recipe,
     refuse,
     seed_with_dice,
 )
 from dd.ui.engine import Engine
 from dd.ui.player import player
-from dd.ui.session import EXPIRES
+from dd.ui.session import EXPIRES, Session
 from dd.ui.transport import QUIET
 from dd.ui.upload import upload
 
@@ -35,13 +37,12 @@ INPAINT = (
     "Paint over what shall be made anew. The cells you leave alone enter as *certain evidence*, at every time; the "
     "others are generated so that they fit. No other training was needed for this."
 )
-NOTHING_YET = "there is no picture yet: upload one, or press 'Use a generated one'"
+NOTHING_YET = "there is no picture yet: bring one of your own, or press 'Generate one'"
+MIDDLE = "Its middle square is taken: a face should fill it; a digit or garment should stand out from the ground."
 PAINTED = 0.25  # share of a cell under the brush from which it counts as painted over
 
-Cells = tuple[tuple[int, ...], ...]
 
-
-def build(models: Models, engine: Engine, inpaint: bool) -> None:
+def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) -> None:
     prefix = "inpaint" if inpaint else "restore"
     names = sorted(models.names(), key=lambda name: "vqvae" not in models.config(name)["data"])
     gr.Markdown(INPAINT if inpaint else RESTORE)
@@ -49,9 +50,12 @@ def build(models: Models, engine: Engine, inpaint: bool) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=300):
             model = model_dropdown(names)
-            made = gr.Button("Use a generated one", variant="secondary", elem_id=f"{prefix}-made")
+            with gr.Row():
+                made = gr.Button("Generate one", size="sm", min_width=120, elem_id=f"{prefix}-made")
+                take = gr.Button("From the tab Generate", size="sm", min_width=120, elem_id=f"{prefix}-take")
             with gr.Accordion("Bring a picture of your own", open=False):
                 picture = upload("Your picture", f"{prefix}-upload", height=180)
+                gr.Markdown(MIDDLE)
             if inpaint:
                 canvas = gr.ImageEditor(
                     label="Paint over a part", type="pil", sources=(), transforms=(), layers=False, image_mode="RGBA",
@@ -79,16 +83,34 @@ def build(models: Models, engine: Engine, inpaint: bool) -> None:
                 transport.downloads(prefix, session)
 
     def show(name: str, cells: Cells) -> Image.Image | dict:
-        grey = models.look(name).of_cells(torch.tensor([cells]))[0]
-        large = Image.fromarray(grey).resize((EDGE, EDGE), Image.Resampling.NEAREST).convert("RGB")
+        look = models.look(name)
+        grey = look.of_cells(torch.tensor([cells]))[0]
+        smooth = Image.Resampling.NEAREST if look.factor == 1 else Image.Resampling.BICUBIC
+        large = Image.fromarray(grey).resize((EDGE, EDGE), smooth).convert("RGB")
         return {"background": large, "layers": [], "composite": large} if inpaint else large
 
     def on_made(name: str) -> tuple:
         classes = models.config(name)["network"]["classes"]
         label = random.randrange(classes) if classes else "any"
         one = Recipe(name, (Lane(),), 32, 1, label, seed=random.randrange(2**31))
-        cells = engine.do(lambda: Run(one, models).exhaust()[0][0])
+        try:
+            run = engine.do(Run, one, models)
+            while not run.finished:
+                engine.step(run).result()
+        except ValueError as error:
+            raise refuse(error) from error
+        cells = run.cells[0][0]
         return tuple(map(tuple, cells.tolist())), show(name, cells.tolist())
+
+    def on_take(session: Session | None) -> tuple:
+        try:
+            name, cells = (session or Session()).chosen()
+        except ValueError as error:
+            raise refuse(error) from error
+        return (
+            name, cells, show(name, cells), gr.Dropdown(process_choices(models, name), value="dirichlet"),
+            first_method("dirichlet"), gr.Dropdown(class_choices(models, name), value="any"),
+        )  # fmt: skip
 
     def on_picture(path: str | None, name: str) -> tuple:
         if path is None:
@@ -110,6 +132,10 @@ def build(models: Models, engine: Engine, inpaint: bool) -> None:
     controls = [model, chosen, canvas, t, process, sampler, steps, images, label, seed]
     transport.connect(buttons, stage, session, controls, to_recipe, models, engine)
     made.click(on_made, model, [chosen, canvas], show_progress="minimal", api_visibility="private")
+    take.click(
+        on_take, generated, [model, chosen, canvas, process, sampler, label], show_progress="minimal",
+        api_visibility="private",
+    )  # fmt: skip
     picture.change(on_picture, [picture, model], [chosen, canvas], show_progress="minimal", api_visibility="private")
     model.input(lambda: (None, None), None, [chosen, canvas], queue=False, **QUIET)
     process.input(first_method, process, sampler, queue=False, **QUIET)

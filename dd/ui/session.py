@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dd import export
-from dd.runs import Models, Recipe, RecipeError, Run
+from dd.runs import Cells, Models, Recipe, RecipeError, Run
 from dd.ui.controls import title
 from dd.ui.engine import Engine
 from dd.ui.player import message
@@ -79,6 +79,13 @@ class Session:
             return None
         self.shown += 1
         return message(run, self.number, self.shown - 1, [title(lane) for lane in run.recipe.lanes])
+
+    def chosen(self) -> tuple[str, Cells]:
+        """The model's name, and the cells of the image clicked last, or of the first one."""
+        if self.run is None or not self.run.finished:
+            raise RecipeError("there is no finished run on the tab Generate yet; press Run there, then come back")
+        image = self.pins[-1][1] if self.pins else 0
+        return self.run.recipe.checkpoint, tuple(map(tuple, self.run.cells[0][image].tolist()))
 
     def file(self, kind: str) -> str:
         """The run so far as a file: png, gif, webp or json."""

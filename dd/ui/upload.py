@@ -1,9 +1,14 @@
-"""Pictures that visitors bring, and those that are there to try."""
+"""Pictures that visitors bring, those that are there to try, and those that visitors are given."""
 
+import hashlib
+import io
+import tempfile
 from pathlib import Path
 
 import gradio as gr
 from gradio.data_classes import ImageData
+from gradio.utils import get_upload_folder
+from PIL import Image
 
 EXAMPLES = Path(__file__).parent / "static" / "examples"
 
@@ -25,3 +30,19 @@ def examples(names: tuple[str, ...], target: gr.Image) -> gr.Examples:
     return gr.Examples(
         [[str(EXAMPLES / name)] for name in names], target, label="Or try one of these", cache_examples=False
     )
+
+
+def png(image: Image.Image, name: str = "picture") -> str:
+    """The path of the picture as a PNG among the page's temporary files, named by what is in it.
+
+    Gradio writes such a file in place, so that whoever is just fetching the same picture gets half of it; here a
+    finished file takes the other's place.
+    """
+    file = io.BytesIO()
+    image.save(file, "png")
+    path = Path(get_upload_folder()) / hashlib.sha256(file.getvalue()).hexdigest() / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
+        part.write(file.getvalue())
+    Path(part.name).chmod(0o644)
+    return str(Path(part.name).replace(path))

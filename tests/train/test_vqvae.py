@@ -283,6 +283,15 @@ def test_a_damaged_picture_is_named(tmp_path):
         Pictures(find(tmp_path), 3)[0]
 
 
+def test_measuring_leaves_damaged_pictures_out_and_names_them(trained, capsys):
+    folder = trained / "run" / "checkpoint"
+    expected = evaluate_vqvae.evaluate(folder, trained / "shapes", 32)
+    (trained / "shapes" / "a" / "broken.jpg").write_bytes(b"not a picture")
+    capsys.readouterr()
+    assert evaluate_vqvae.evaluate(folder, trained / "shapes", 32) == expected
+    assert "broken.jpg" in capsys.readouterr().err
+
+
 @pytest.fixture
 def celeba_root(tmp_path):
     """CelebA's layout in miniature: every file that torchvision wants, nine colour pictures of 178 x 218."""
@@ -381,6 +390,7 @@ def test_evaluate_command_prints_one_json_object(trained, capsys):
     evaluate_vqvae.main([str(folder), "--data", str(trained / "shapes"), "--size", "32", "--card", "--json"])
     result = json.loads(capsys.readouterr().out)
     assert {"psnr", "ssim", "lpips", "usage", "bits_per_pixel", "images", "fid", "retrieved"} <= set(result)
+    assert 0 <= result["retrieved_by_place"] <= 1
     assert 0 < result["lpips"] < 1
     card = (folder / "README.md").read_text()
     assert f"| psnr | {result['psnr']:.4g} |" in card

@@ -16,7 +16,10 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+    "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,11 @@ def running(*options: str) -> Iterator[App]:
                 assert process.poll() is None, "the app has exited"
                 assert time.monotonic() < deadline, "the app did not answer within 300 s"
                 time.sleep(0.3)
-        yield App(url, process.pid)
-        assert process.poll() is None, "the app died during the tests"
-        process.terminate()
+        try:
+            yield App(url, process.pid)
+            assert process.poll() is None, "the app died during the tests"
+        finally:
+            process.terminate()
 
 
 @pytest.fixture(scope="session")

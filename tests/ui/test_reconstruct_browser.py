@@ -54,21 +54,25 @@ def test_a_rotated_photo_in_its_own_shape(tab, tmp_path):
     )
 
 
+def paint(page) -> None:
+    """A stroke through the middle of the picture to inpaint."""
+    box = page.locator("#inpaint-canvas canvas").first.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 40, y)
+    page.mouse.down()
+    for i in range(9):
+        page.mouse.move(x - 40 + 10 * i, y)
+    page.mouse.up()
+    page.wait_for_timeout(500)
+
+
 def test_a_painted_part_is_generated_and_the_rest_stays(tab):
     tab.get_by_role("tab", name="Inpaint").click()
     tab.click("#inpaint-run")
     tab.wait_for_selector("text=/there is no picture yet/", timeout=30_000)
     tab.click("#inpaint-made")
-    canvas = tab.locator("#inpaint-canvas canvas").first
     tab.wait_for_timeout(4000)
-    box = canvas.bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    tab.mouse.move(x - 40, y)
-    tab.mouse.down()
-    for i in range(9):
-        tab.mouse.move(x - 40 + 10 * i, y)
-    tab.mouse.up()
-    tab.wait_for_timeout(500)
+    paint(tab)
     set_slider(tab, "Steps", 8)
     tab.click("#inpaint-run")
     wait_done(tab, "inpaint-player")

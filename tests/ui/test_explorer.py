@@ -1,0 +1,40 @@
+"""Paths of single cells: which are kept, and what is said of the others."""
+
+from pathlib import Path
+
+import pytest
+
+from dd.runs import Models, Recipe, RecipeError, Run
+from dd.ui.explorer import path
+from dd.ui.session import Session
+
+
+def test_a_large_run_keeps_the_paths_of_its_first_images(tiny_root: Path):
+    run = Run(Recipe("tiny", steps=3, images=5), Models(tiny_root))
+    run.keep_simplex = 2 * 4 * (2 * 28 * 28) * run.total  # of two images
+    run.exhaust()
+    assert len(path(run, 0, 1, 5, 5)["x"]) == len(path(run, 0, 1, 5, 5)["p"]) == 4
+    with pytest.raises(ValueError, match="only the paths of the first 2 images are kept"):
+        path(run, 0, 2, 5, 5)
+
+
+def test_a_run_too_long_for_one_image_keeps_none(tiny_root: Path):
+    run = Run(Recipe("tiny", steps=3, images=2), Models(tiny_root))
+    run.keep_simplex = 100
+    run.exhaust()
+    with pytest.raises(ValueError, match="choose fewer steps"):
+        path(run, 0, 0, 5, 5)
+
+
+def test_the_image_clicked_last_is_the_one_taken_over(tiny_root: Path):
+    session = Session()
+    with pytest.raises(RecipeError, match="no finished run"):
+        session.chosen()
+    session.run = Run(Recipe("tiny", steps=2, images=3), Models(tiny_root))
+    session.run.advance()
+    with pytest.raises(RecipeError, match="no finished run"):
+        session.chosen()
+    cells = session.run.exhaust()[0]
+    assert session.chosen() == ("tiny", tuple(map(tuple, cells[0].tolist())))
+    session.pins = [(0, 1, 4, 4), (0, 2, 9, 9)]
+    assert session.chosen()[1] == tuple(map(tuple, cells[2].tolist()))

@@ -1,0 +1,86 @@
+"""A denoiser of codes, judged by the pictures that its samples decode to, in SqueezeNet features.
+
+fid           N decoded samples against every real picture
+fid_rebuilt   N of the real pictures, through the VQ-VAE and back, against every real picture
+fid_ratio     the one over the other: what the denoiser loses, measured by what the codes lose
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dd import checkpoints, perceptual
+from dd.checkpoints import Checkpoint
+from dd.data import Grey
+from dd.looks import decoded
+from dd.metrics import frechet_distance, precision_recall
+from dd.networks.vqvae import VqVae
+from train.codes import encode
+from train.pictures import Pictures, find, is_held_out, labels, readable
+
+BATCH = 64  # pictures decoded, or shown to SqueezeNet, at a time
+
+
+def find_vqvae(source: str | Path, config: dict, folder: str | Path | None) -> tuple[Path, Checkpoint]:
+    """The VQ-VAE whose codes the denoiser in `source` has learnt: in that folder, or beside the denoiser's own."""
+    folder = Path(folder or checkpoints.resolve(source).parent / config["data"]["vqvae"])
+    vqvae = checkpoints.load(folder)
+    decoded(config["name"], config["data"], vqvae)  # complains of another one
+    return folder, vqvae
+
+
+def load_grids(vqvae: Checkpoint, size: int, split: str, root: str | Path) -> Grey:
+    """The code grids of the pictures below `root`: of those kept apart by their names, or of the others.
+
+    Every picture below `root` counts as one of the test split.
+    """
+    files = find(root)
+    if split != "test":
+        share = vqvae.config["data"]["held_out"]
+        files = [path for path in files if is_held_out(path, share) == (split == "held-out")]
+    pictures = readable(files, vqvae.network.colours)
+    return Grey(encode(vqvae.network, pictures, size), torch.from_numpy(labels(pictures.files)[0]))
+
+
+@torch.inference_mode()
+def decode(vqvae: VqVae, cells: Tensor) -> Tensor:
+    """8-bit pictures (B, colours, H, W) in [0, 1] of codes (B, h, w)."""
+    return (vqvae.decode(cells).clamp(0, 1) * 255).round() / 255
+
+
+def features_of_codes(vqvae: VqVae, cells: Tensor) -> Tensor:
+    """SqueezeNet features (N, D) of the pictures that codes (N, h, w) decode to."""
+    return torch.cat([perceptual.features(decode(vqvae, part)) for part in cells.split(BATCH)])
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Features of every real picture (M, D), those of N of them after the VQ-VAE (N, D), and what that costs."""
+
+    real: Tensor
+    rebuilt: Tensor
+    fid_rebuilt: float
+
+
+def gallery(vqvae: VqVae, root: str | Path, size: int, images: int) -> Gallery:
+    """Every picture below `root`, and the same `images` of them at every call, rebuilt."""
+    pictures = readable(find(root), vqvae.colours)
+    order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))[:images].tolist()
+    parts = torch.arange(len(pictures)).split(BATCH)
+    real = torch.cat([perceptual.features(pictures.whole(part.tolist(), size)) for part in parts])
+    chosen = Pictures([pictures.files[i] for i in order], vqvae.colours)
+    rebuilt = features_of_codes(vqvae, encode(vqvae, chosen, size))
+    return Gallery(real, rebuilt, frechet_distance(rebuilt, real))
+
+
+def compare(vqvae: VqVae, cells: Tensor, gallery_: Gallery) -> dict[str, float]:
+    """FIDs of sampled codes (N, h, w); precision and recall against the N rebuilt pictures."""
+    made = features_of_codes(vqvae, cells)
+    fid = frechet_distance(made, gallery_.real)
+    precision, recall = precision_recall(gallery_.rebuilt, made)
+    ratio = fid / gallery_.fid_rebuilt
+    return {
+        "fid": fid, "fid_rebuilt": gallery_.fid_rebuilt, "fid_ratio": ratio, "precision": precision, "recall": recall,
+    }  # fmt: skip
