@@ -19,7 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from dd.bridge import bridge
 from dd.processes.base import Categorical, Option, draw, log_posterior, stratified
 from dd.processes.clock import Clock, entropy
-from dd.wright_fisher import WrightFisher, standard_gamma, tau_for_kl, wright_fisher
+from dd.wright_fisher import WrightFisher, dirichlet, tau_for_kl, wright_fisher
 
 END_NATS = 0.01  # nats per image left at each end of the path
 
@@ -204,9 +204,7 @@ def frozen_step(x: Tensor, a: Tensor, d: float, generator: torch.Generator) -> T
     square = x * x * e_c + k * (-T * torch.expm1(-c * d) / c + (x - T) * (e_A - e_c) / (c - A))
     square = square.sum(1, keepdim=True)
     precision = (1 - square) / (square - (mean * mean).sum(1, keepdim=True)).clamp(min=1e-12)
-    g = standard_gamma(mean * precision.clamp(min=1e-6), tuple(x.shape), generator)
-    total = g.sum(1, keepdim=True)
-    return torch.where(total > 0, g / total, mean)
+    return dirichlet(mean * precision.clamp(min=1e-6), tuple(x.shape), generator)
 
 
 def replicator(x: Tensor, fitness: Tensor, d: float) -> Tensor:
@@ -233,8 +231,7 @@ def destroyed_information(kernel: WrightFisher, taus: np.ndarray) -> np.ndarray:
         corner = torch.arange(n) % K
         concentration = kernel.alpha.repeat(n, 1)
         concentration[torch.arange(n), corner] += m
-        x = standard_gamma(concentration, (n, K), generator)
-        x = x / x.sum(1, keepdim=True)
+        x = dirichlet(concentration, (n, K), generator)
         lost.append(float((weight * entropy(kernel.log_h(x, tau)[0])).mean() / np.log(K)))
     return np.minimum(np.array(lost), 1.0)
 
