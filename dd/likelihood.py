@@ -159,8 +159,8 @@ def ode_bound(
         log p_ODE(x_min) = log pi(x_max) + int div v dtau,
 
     by Heun's method on `steps` equal steps of log tau. div v is the trace of J = dv/dx on the simplex's tangent space,
-    E <eps, J eps> over zero-sum probes eps (Hutchinson) of length sqrt(K - 1) in every cell: of a cell's own part of the
-    trace this is exact for K = 2. `denoise` must be differentiable.
+    E <eps, J eps> over zero-sum probes eps (Hutchinson) of length sqrt(K - 1) in every cell: a cell's own part of the
+    trace is exact then for K = 2. `denoise` must be differentiable.
     """
     log_tau, h = np.linspace(np.log(process.tau_min), np.log(process.tau_max), steps + 1, retstep=True)
     t_grid = [0.0, *process.clock.t(torch.from_numpy(log_tau[1:-1])).tolist(), 1.0]

@@ -206,8 +206,8 @@ def standard_gamma(shape_parameter: Tensor, size: tuple[int, ...], generator: to
 def normalised(g: Tensor, a: Tensor, generator: torch.Generator) -> Tensor:
     """g / sum g along axis 1, for gamma draws g of concentrations a.
 
-    Where all of them underflow (which takes a below 0.03) the largest is, exactly, number i with probability a_i / sum a,
-    and the others are next to nothing beside it: a corner.
+    Where all of them underflow (which takes a below 0.03) the largest is number i with probability a_i / sum a, and the
+    others are next to nothing beside it: log gamma(a) is an exponential with rate a there, so the point is a corner.
     """
     total = g.sum(1, keepdim=True)
     if bool((total == 0).any()):

@@ -17,8 +17,8 @@ CHAINS = [name for name in REGISTRY if not process(name, 3, 3).continuous]
 def excess(toy: Toy, process_: Process, images: int, rows: int, repeats: int) -> tuple[float, float]:
     """(bound - surprise) / entropy with the toy's exact posterior, and its standard error; seed 11.
 
-    -log p(x_0) is what an exact bound of a continuous process is on average *for each x_0*: taking it off leaves the mean
-    of bound - entropy as it is and only the noise of t and x_t in it. One t serves the `rows` toys of an image.
+    -log p(x_0) is what the bound of an exact continuous process is on average *for each x_0*: taking it off leaves the
+    mean of bound - entropy as it is, and only the noise of t and x_t in it. One t serves the `rows` toys of an image.
     """
     generator = torch.Generator().manual_seed(11)
     x0 = toy.sample(images, generator, rows)

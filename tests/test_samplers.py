@@ -26,8 +26,8 @@ def sample(
 
 
 # Of n = 200,000 independent draws from the truth the total variation is 0.0040 +- 0.0006 (mean and standard deviation
-# for the 27 states of three_cells; 0.0125 +- 0.0022 for n = 20,000). So the long tests see an error of the law itself of
-# a few thousandths, a fifth of what they allow.
+# for the 27 states of three_cells; 0.0125 +- 0.0022 for n = 20,000). So the long tests see an error of the law itself
+# from about 0.002 on, a tenth of what they allow.
 
 
 @pytest.mark.slow

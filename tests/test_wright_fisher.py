@@ -113,7 +113,7 @@ def test_dirichlet_draws_where_every_gamma_underflows(a: float, b: float) -> Non
 
 @pytest.mark.parametrize("K", [2, 256])
 def test_at_the_boundary_and_below_what_float32_holds(K: int) -> None:
-    """x exactly 0 or 1, and 1e-38, a denormal of float32, as coordinates of K = 256 are: log h(0) = log q_0, no less."""
+    """x exactly 0 or 1, and what is denormal in float32, as coordinates of K = 256 may be: log h(0) = log q_0."""
     kernel, y = wright_fisher(K), np.array([0.0, 1e-45, 1e-38, 1.0])
     for tau in (kernel.tau_lo, float(np.sqrt(kernel.tau_lo * kernel.tau_hi)), kernel.tau_hi):
         exact_log_h, exact_slope = oracles.log_h(1.0, K, tau, (0.0, 1.0))

@@ -12,8 +12,8 @@ asked for is null. The likelihood is that of the network without a class label, 
     fid        N samples against N images of the split; fid_floor: N training images against the same N images, the
                mean over several disjoint draws, since one alone is off by half its size at N = 2,000
 
-Does the bound leak? `--metrics nll --by-decade --images 10000 --split test` (without --json: a table) splits it by decades
-of tau and sets the path-KL below each beside the cross-entropy left there, which it cannot exceed.
+Does the bound leak? `--metrics nll --by-decade --images 10000 --split test` (without --json: a table) splits it by
+decades of tau and sets the path-KL below each beside the cross-entropy left there, which it cannot exceed.
 
 Which images, and for dynamic binarisation which of their binarisations, is one fixed draw with seed 0 (`data_seed`):
 `--seed` is that of the noise and the samples alone, and N images are the first N of more.
@@ -254,9 +254,8 @@ def by_decade(process_: Process, network: nn.Module, bound: Bound, x0: Tensor, g
 
 def decades_table(rows: list[dict]) -> str:
     """`by_decade` in Markdown, nats per image."""
-    lines = [
-        "| own time | path-KL in it | path-KL below its end | cross-entropy left there | leak |", "|---|---|---|---|---|"
-    ]  # fmt: skip
+    lines = ["| own time | path-KL in it | path-KL below its end | cross-entropy left there | leak |"]
+    lines.append("|---|---|---|---|---|")
     for row in rows:
         figures = (
             f"{row[value]:.3f} ± {row[error]:.3f}"
