@@ -123,9 +123,12 @@ class Dirichlet(Categorical):
         """Euler-Maruyama, clipped to the simplex. Sigma^(1/2) dW = sqrt(x) dB - x <sqrt(x), dB>.
 
         The scheme is useless unless theta d / 2 << 1, and near t = 1 a step in t is long in tau: such a step is split,
-        at constant fitness u, into parts of theta d / 2 <= 1/8. The network is not asked again.
+        at constant fitness u, into parts of theta d / 2 <= 1/8. Clipping adds about d^alpha to rare categories, so for
+        alpha < 1, where paths reach the boundary, parts are shorter: 8^(-1/alpha), from alpha = 1/2 down no shorter.
+        The network is not asked again.
         """
-        parts = max(1, int(np.ceil(4 * self.theta * d)))
+        longest = 0.125 ** (1 / min(1.0, max(0.5, float(self.alpha.min()))))
+        parts = max(1, int(np.ceil(self.theta * d / 2 / longest)))
         for _ in range(parts):
             drift = (_channels(self.alpha, x) - self.theta * x) / 2 + x * (u - (x * u).sum(1, keepdim=True))
             dB = (d / parts) ** 0.5 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
