@@ -21,7 +21,7 @@ from scipy.special import gammaln
 from torch import Tensor
 
 from dd.lineages import log_lineages, mean_lineages
-from dd.wright_fisher import WrightFisher, multinomial, standard_gamma
+from dd.wright_fisher import WrightFisher, dirichlet, multinomial
 
 NEGLIGIBLE = 60.0  # nats below the largest weight
 CHUNK = 65536  # cells whose table rows are expanded at once
@@ -107,8 +107,7 @@ def bridge(
     m = _pick(torch.softmax(table.log_m[pair_j] - rising, 1).cumsum(1), which, generator)
     l = multinomial((table.founders[w] - j).view(k.shape), x_t, generator)
     l.scatter_add_(1, k[:, None], (j + m).double().view(k.shape)[:, None])
-    g = standard_gamma(kernel.alpha.view(1, -1, *(1,) * (x_t.ndim - 2)) + l, tuple(x_t.shape), generator)
-    return g / g.sum(1, keepdim=True)
+    return dirichlet(kernel.alpha.view(1, -1, *(1,) * (x_t.ndim - 2)) + l, tuple(x_t.shape), generator)
 
 
 def evolve(kernel: WrightFisher, x: Tensor, duration: float, generator: torch.Generator) -> Tensor:
@@ -118,8 +117,7 @@ def evolve(kernel: WrightFisher, x: Tensor, duration: float, generator: torch.Ge
     cdf = torch.softmax(torch.from_numpy(log_q), 0).cumsum(0)[None]
     m = torch.from_numpy(values)[_pick(cdf, torch.zeros(x[:, 0].numel(), dtype=torch.long), generator)]
     l = multinomial(m.view(x[:, 0].shape), x, generator)
-    g = standard_gamma(kernel.alpha.view(1, -1, *(1,) * (x.ndim - 2)) + l, tuple(x.shape), generator)
-    return g / g.sum(1, keepdim=True)
+    return dirichlet(kernel.alpha.view(1, -1, *(1,) * (x.ndim - 2)) + l, tuple(x.shape), generator)
 
 
 def _draw(log_w: Tensor, generator: torch.Generator) -> Tensor:

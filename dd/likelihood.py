@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dd.processes import Process
 from dd.processes.d3pm import D3PM
-from dd.processes.dirichlet import Dirichlet
+from dd.processes.dirichlet import Dirichlet, replicator
 from dd.samplers import Denoiser, time_grid
 
 Denoise = Callable[[Tensor, Tensor | None], Tensor]  # (evidence, label) -> f
@@ -158,10 +158,11 @@ def ode_bound(
 
         log p_ODE(x_min) = log pi(x_max) + int div v dtau,
 
-    by Heun's method on `steps` equal steps of log tau. div v is the trace on the simplex's tangent space:
-    E <eps, J eps> over zero-sum probes eps (Hutchinson). `denoise` must be differentiable.
+    by Heun's method on `steps` equal steps of log tau. div v is the trace of J = dv/dx on the simplex's tangent space,
+    E <eps, J eps> over zero-sum probes eps (Hutchinson) of length sqrt(K - 1) in every cell: a cell's own part of the
+    trace is exact then for K = 2. `denoise` must be differentiable.
     """
-    log_tau = np.linspace(np.log(process.tau_min), np.log(process.tau_max), steps + 1)
+    log_tau, h = np.linspace(np.log(process.tau_min), np.log(process.tau_max), steps + 1, retstep=True)
     t_grid = [0.0, *process.clock.t(torch.from_numpy(log_tau[1:-1])).tolist(), 1.0]
     totals = []
     for part, part_label in _batches(x0, label, batch):
@@ -171,15 +172,14 @@ def ode_bound(
             reconstruction = cross_entropy((denoise(l.float(), part_label) + l).double(), part)
         log_q = l.gather(1, part[:, None]).flatten(1).sum(1) + log_stationary(process, x)
         log_p = torch.zeros(len(part), dtype=torch.float64)
-        u, div = _fitness_and_divergence(process, denoise, part_label, x, t_grid[0], probes, generator)
-        for t, s in pairwise(t_grid):
-            d = float(process.tau(s) - process.tau(t))
-            guess = _select(x, -u / 2, d)
-            u_guess, _ = _fitness_and_divergence(process, denoise, part_label, guess, s, 0, generator)
-            x = _select(x, -(u + u_guess) / 4, d)
+        u, div = _flow(process, denoise, part_label, x, t_grid[0], probes, generator)
+        for s in t_grid[1:]:
+            guess = replicator(x, -u / 2, h)
+            u_guess, _ = _flow(process, denoise, part_label, guess, s, 0, generator)
+            x = replicator(x, -(u + u_guess) / 4, h)
             div_before = div
-            u, div = _fitness_and_divergence(process, denoise, part_label, x, s, probes, generator)
-            log_p = log_p + d * (div_before + div) / 2
+            u, div = _flow(process, denoise, part_label, x, s, probes, generator)
+            log_p = log_p + h * (div_before + div) / 2
         log_p = log_p + log_stationary(process, x)
         totals.append(log_q - log_p + reconstruction)
     total = torch.cat(totals)
@@ -193,26 +193,23 @@ def log_stationary(process: Dirichlet, x: Tensor) -> Tensor:
     return (torch.xlogy(alpha - 1, x).sum(1) - log_norm).flatten(1).sum(1)
 
 
-def _fitness_and_divergence(
+def _flow(
     process: Dirichlet, denoise: Denoise, label: Tensor | None, x: Tensor, t: float, probes: int, g: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """u at x and Hutchinson's estimate of div v, v = -1/2 x (u - <x, u>): (B, K, ...), (B,)."""
+    """tau u and Hutchinson's estimate of tau div v, both per unit of log tau: (B, K, ...), (B,)."""
+    tau = float(process.tau(t))
     with torch.enable_grad():
         x = x.detach().requires_grad_(probes > 0)
-        u = process.fitness(x, denoise(process.evidence(x, t).float(), label), t)
+        u = tau * process.fitness(x, denoise(process.evidence(x, t).float(), label), t)
         v = -x * (u - (x * u).sum(1, keepdim=True)) / 2
         div = torch.zeros(len(x), dtype=torch.float64)
         for _ in range(probes):
             eps = torch.randn(x.shape, generator=g, dtype=x.dtype)
             eps = eps - eps.mean(1, keepdim=True)
+            eps = eps * ((process.K - 1) ** 0.5 / torch.linalg.vector_norm(eps, dim=1, keepdim=True))
             (eps_J,) = torch.autograd.grad((v * eps).sum(), x, retain_graph=True)
             div = div + (eps_J * eps).flatten(1).sum(1) / probes
     return u.detach(), div
-
-
-def _select(x: Tensor, fitness: Tensor, d: float) -> Tensor:
-    """Replicator step in log space: log x <- log x + fitness d, renormalised."""
-    return torch.softmax(x.clamp(min=1e-300).log() + fitness * d, 1)
 
 
 def _batches(x0: Tensor, label: Tensor | None, batch: int) -> list[tuple[Tensor, Tensor | None]]:

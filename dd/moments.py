@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dd.wright_fisher import WrightFisher, standard_gamma
+from dd.wright_fisher import WrightFisher, dirichlet
 
 
 def corner_moments(alpha: Tensor, tau: float) -> tuple[Tensor, Tensor]:
@@ -39,5 +39,4 @@ def corner_entropy(kernel: WrightFisher, tau: float) -> Tensor:
 
 def stationary(alpha: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """x ~ Dirichlet(alpha): (n, K)."""
-    g = standard_gamma(alpha.view(1, -1), (n, len(alpha)), generator)
-    return g / g.sum(1, keepdim=True)
+    return dirichlet(alpha.view(1, -1), (n, len(alpha)), generator)

@@ -21,7 +21,8 @@ from torch import Tensor
 from dd.lineages import death_rate, log_lineages, mean_lineages
 
 _CELL_NATS = 1e-8  # chi-square left per cell at the far end of the tables
-_LINEAGES = 64.0  # mean lineages at the near end: less than 1e-20 of the information is gone there
+_LINEAGES = 64.0  # mean lineages at the near end, for concentrations up to 3
+_LOG_ODDS = 198.0  # more where it takes more, so that m log(1 + m / alpha) nats of evidence tell corners apart
 
 
 class WrightFisher:
@@ -33,7 +34,6 @@ class WrightFisher:
     alpha: (K,) concentrations, all > 0. Equal ones share a table.
     """
 
-    tau_nodes = 40
     z_nodes = 480
 
     def __init__(self, alpha: Tensor | np.ndarray | list[float]):
@@ -45,8 +45,12 @@ class WrightFisher:
         self.K = len(self.alpha)
         self.theta = float(self.alpha.sum())
         self.unique_alpha, self.row_of = torch.unique(self.alpha, return_inverse=True)
-        self.tau_lo, self.tau_hi = _tau_range(self.theta, float(self.alpha.min()))
-        self.eps = self.tau_lo**2 / 40
+        self.tau_lo, self.tau_hi = _tau_range(self.theta, float(self.alpha.min()), float(self.alpha.max()))
+        # zeros of q_0 lie at distance pi/2 from the real axis of log tau, so the series converge as e^(-pi n / range)
+        self.tau_nodes = max(40, int(np.ceil(6.9 * np.log(self.tau_hi / self.tau_lo))))
+        q_0, q_1 = np.exp(log_lineages(np.arange(2), np.array(self.tau_lo), self.theta))
+        steepest = q_1 / q_0 * self.theta / float(self.alpha.min())  # h'/h at y = 0, tau_lo
+        self.eps = min(self.tau_lo**2 / 40, 3 / steepest)
         self.dz = float(np.log1p(1 / self.eps)) / (self.z_nodes - 1)
         self._build()
 
@@ -164,12 +168,12 @@ class WrightFisher:
         hot = x0[:, None]
         extra = torch._standard_gamma(m[:, None].double().clamp(min=1e-30), generator=generator)
         g.scatter_add_(1, hot, torch.where(m[:, None] > 0, extra, 0.0))
-        return (g / g.sum(1, keepdim=True)).float()
+        return normalised(g, self.alpha.view(1, -1, *trailing), generator).float()
 
     def stationary(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """x ~ Dirichlet(alpha): shape (B, ...) gives (B, K, ...), float32."""
-        g = standard_gamma(self.alpha.view(1, -1, *(1,) * (len(shape) - 1)), (shape[0], self.K, *shape[1:]), generator)
-        return (g / g.sum(1, keepdim=True)).float()
+        alpha = self.alpha.view(1, -1, *(1,) * (len(shape) - 1))
+        return dirichlet(alpha, (shape[0], self.K, *shape[1:]), generator).float()
 
     # -- integrals ---------------------------------------------------------------------------------------------------
 
@@ -199,6 +203,26 @@ def standard_gamma(shape_parameter: Tensor, size: tuple[int, ...], generator: to
     return boosted * torch.rand(size, generator=generator, dtype=torch.float64).pow_(1 / a)
 
 
+def normalised(g: Tensor, a: Tensor, generator: torch.Generator) -> Tensor:
+    """g / sum g along axis 1, for gamma draws g of concentrations a.
+
+    Where all of them underflow (which takes a below 0.03) the largest is number i with probability a_i / sum a, and the
+    others are next to nothing beside it: log gamma(a) is an exponential with rate a there, so the point is a corner.
+    """
+    total = g.sum(1, keepdim=True)
+    if bool((total == 0).any()):
+        cdf = a.expand(g.shape).cumsum(1)
+        u = torch.rand(total.shape, generator=generator, dtype=g.dtype) * cdf[:, -1:]
+        corner = torch.zeros_like(g).scatter_(1, (u >= cdf[:, :-1]).sum(1, keepdim=True), 1.0)
+        g, total = torch.where(total > 0, g, corner), torch.where(total > 0, total, 1.0)
+    return g / total
+
+
+def dirichlet(a: Tensor, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """x ~ Dirichlet(a) along axis 1, a expandable to size: float64."""
+    return normalised(standard_gamma(a, size, generator), a.double(), generator)
+
+
 def multinomial(n: Tensor, p: Tensor, generator: torch.Generator) -> Tensor:
     """Counts (B, K, ...) of n (B, ...) draws from p (B, K, ...), by halving the categories: log2 K binomials deep."""
     K = p.shape[1]
@@ -225,11 +249,14 @@ def tau_for_kl(theta: float, alpha_min: float, nats: float) -> float:
     return float(np.log((theta + 1) * (1 - p) / p / nats) / theta)
 
 
-def _tau_range(theta: float, alpha_min: float) -> tuple[float, float]:
+def _tau_range(theta: float, alpha_min: float, alpha_max: float) -> tuple[float, float]:
+    lineages = _LINEAGES
+    while lineages * np.log1p(lineages / alpha_max) < _LOG_ODDS:
+        lineages *= 1.05
     lo, hi = 1e-6, 10.0
     for _ in range(80):
         mid = np.sqrt(lo * hi)
-        lo, hi = (mid, hi) if mean_lineages(mid, theta) > _LINEAGES else (lo, mid)
+        lo, hi = (mid, hi) if mean_lineages(mid, theta) > lineages else (lo, mid)
     return float(lo), tau_for_kl(theta, alpha_min, _CELL_NATS)
 
 

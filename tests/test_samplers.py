@@ -13,22 +13,27 @@ UNEQUAL = torch.tensor([0.6, 1.0, 1.9], dtype=torch.float64)
 
 
 def sample(
-    process_: Process, toy: Toy, method: str, calls: int, n: int, seed: int, batch: int = 25_000
+    process_: Process, toy: Toy, method: str, calls: int, n: int, seed: int, batch: int = 20_000
 ) -> torch.Tensor:
-    """n clean images by `calls` network calls a batch."""
+    """n clean toys (n, D) by `calls` network calls, `batch` of them at a time as the rows of one image."""
     generator = torch.Generator().manual_seed(seed)
     steps = calls // 2 if method in TWO_CALLS else calls
     parts = [
-        generate(process_, toy.denoise, (min(batch, n - i), 1, toy.D), steps, generator, method)
+        generate(process_, toy.denoise, (1, min(batch, n - i), toy.D), steps, generator, method)[0]
         for i in range(0, n, batch)
     ]
     return torch.cat(parts)
 
 
+# Of n = 200,000 independent draws from the truth the total variation is 0.0040 +- 0.0006 (mean and standard deviation
+# for the 27 states of three_cells; 0.0125 +- 0.0022 for n = 20,000). So the long tests see an error of the law itself
+# from about 0.002 on, a tenth of what they allow.
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "method"), SAMPLERS)
 def test_joint_law_of_three_cells(name: str, method: str) -> None:
-    """K = 3, three cells, 256 network calls, 200,000 samples: total variation below 0.02 (sampling floor 0.004)."""
+    """K = 3, three cells, 256 network calls, 200,000 samples: total variation below 0.02."""
     toy = three_cells()
     assert toy.total_variation(sample(process(name, 3, 3), toy, method, 256, 200_000, seed=7)) < 0.02
 
@@ -42,9 +47,9 @@ def test_joint_law_with_unequal_alpha(method: str) -> None:
 
 @pytest.mark.parametrize(("name", "method"), SAMPLERS)
 def test_joint_law_in_few_calls(name: str, method: str) -> None:
-    """The quick version, for every run of the tests: 64 calls, 5,000 samples, sampling floor 0.025."""
+    """The quick version, for every run of the tests: 64 calls, 20,000 samples."""
     toy = three_cells()
-    assert toy.total_variation(sample(process(name, 3, 3), toy, method, 64, 5_000, seed=7)) < 0.06
+    assert toy.total_variation(sample(process(name, 3, 3), toy, method, 64, 20_000, seed=7)) < 0.025
 
 
 def ring_statistics(joint: torch.Tensor) -> torch.Tensor:

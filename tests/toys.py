@@ -1,4 +1,7 @@
-"""Toys: a few cells with a known joint law. Enumeration takes the network's place; samplers are held to the truth."""
+"""Toys: a few cells with a known joint law. Enumeration takes the network's place; samplers are held to the truth.
+
+The D cells of a toy are a row; an image (R, D) is R independent toys, which are fast to compute together.
+"""
 
 from dataclasses import dataclass
 
@@ -8,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Toy:
-    """joint: (K, ..., K), one axis a cell, positive, summing to one. Images are (B, 1, D)."""
+    """joint: (K, ..., K), one axis a cell, positive, summing to one. Images are (B, R, D)."""
 
     joint: Tensor
 
@@ -25,27 +28,32 @@ class Toy:
         return float(-torch.xlogy(self.joint, self.joint).sum())
 
     def denoise(self, evidence: Tensor, label: None = None) -> Tensor:
-        """f_d,k = log p(x0_d = k | evidence of the other cells), exactly. evidence, f: (B, K, 1, D)."""
-        likelihood = (evidence - evidence.amax(1, keepdim=True)).exp()[:, :, 0].unbind(-1)
+        """f_d,k = log p(x0_d = k | evidence of the other cells of the row), exactly. evidence, f: (B, K, R, D)."""
+        likelihood = (evidence - evidence.amax(1, keepdim=True)).exp().movedim(1, 0)
+        cells = [likelihood[..., d].flatten(1) for d in range(self.D)]  # of (K, B R)
         f = []
         for d in range(self.D):
-            others = torch.ones(len(evidence), 1, dtype=evidence.dtype)
-            for e in (likelihood[j] for j in range(self.D) if j != d):
-                others = (others[:, :, None] * e[:, None]).flatten(1)
-            f.append((others @ self.joint.movedim(d, 0).flatten(1).T.to(evidence)).log())
-        return torch.stack([torch.log_softmax(v, 1) for v in f], -1)[:, :, None]
+            others = torch.ones(1, cells[0].shape[1], dtype=evidence.dtype)
+            for e in (cells[j] for j in range(self.D) if j != d):
+                others = (others[:, None] * e).flatten(0, 1)  # all states of the other cells
+            f.append((self.joint.movedim(d, 0).flatten(1).to(evidence) @ others).log())
+        return torch.stack(f, -1).view(likelihood.shape).movedim(0, 1)
 
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Clean images (n, 1, D)."""
+    def sample(self, n: int, generator: torch.Generator, rows: int = 1) -> Tensor:
+        """Clean images (n, rows, D)."""
         cdf = self.joint.flatten().cumsum(0)
-        state = torch.searchsorted(cdf, torch.rand(n, generator=generator, dtype=torch.float64) * cdf[-1])
-        return torch.stack(torch.unravel_index(state, self.joint.shape), -1)[:, None]
+        state = torch.searchsorted(cdf, torch.rand((n, rows), generator=generator, dtype=torch.float64) * cdf[-1])
+        return torch.stack(torch.unravel_index(state, self.joint.shape), -1)
+
+    def surprise(self, x: Tensor) -> Tensor:
+        """-log p(x_0) of images x (B, R, D), in nats: (B,)."""
+        return -self.joint[x.unbind(-1)].log().sum(1)
 
     def frequencies(self, x: Tensor) -> Tensor:
-        """The empirical joint law of images x (B, 1, D)."""
+        """The empirical joint law of the rows of images x (B, R, D)."""
         place = self.K ** torch.arange(self.D - 1, -1, -1)
-        counts = torch.bincount((x[:, 0] * place).sum(-1), minlength=self.joint.numel())
-        return (counts / len(x)).double().view(self.joint.shape)
+        counts = torch.bincount((x * place).sum(-1).flatten(), minlength=self.joint.numel())
+        return (counts / counts.sum()).double().view(self.joint.shape)
 
     def total_variation(self, x: Tensor) -> float:
         return float((self.frequencies(x) - self.joint).abs().sum() / 2)

@@ -2,6 +2,9 @@
 
     python -m train.denoiser --config train/configs/digits.yaml --data-root DATA --minutes 150 [--resume]
 
+A configuration may choose losses by process, for example `losses: {d3pm-uniform: hybrid, dirichlet: cross-entropy}`;
+the bound is what is minimised otherwise.
+
 Several processes: torchrun --nproc-per-node 2 -m train.denoiser ... (or accelerate launch). Every random number of a
 step is a function of (seed, step, rank), so a resumed run continues exactly as an uninterrupted one would.
 """
@@ -18,7 +21,7 @@ from tqdm import tqdm
 from dd import checkpoints
 from dd.data import Grey, epoch_order, load, to_cells
 from dd.device import autocast, best_device
-from dd.likelihood import estimate_bound, network_denoiser
+from dd.likelihood import estimate_bound, network_denoiser, training_loss
 from dd.looks import Decoded, GreyLevels
 from dd.networks.unet import Block, UNet
 from dd.processes import REGISTRY, Process, process
@@ -49,8 +52,14 @@ def mixture_loss(
     label: Tensor | None,
     generator: torch.Generator,
     device: torch.device,
+    kinds: dict[str, str] | None = None,
 ) -> tuple[Tensor, dict[str, float]]:
-    """The bound's Monte-Carlo estimate, nats per image (the DDPM's L_simple), the batch dealt out; one network call."""
+    """Mean loss per image, the batch dealt out to the processes; one network call.
+
+    kinds: of loss, by process (dd.likelihood.training_loss); a process' first, where nothing else is said: the bound's
+    Monte-Carlo estimate in nats, the DDPM's L_simple.
+    """
+    kinds = kinds or {}
     evidence, pieces = [], []
     for (process_, count), x0_part in zip(parts, x0.split([count for _, count in parts]), strict=True):
         t, weight = process_.times(count, generator)
@@ -64,9 +73,10 @@ def mixture_loss(
     answers = zip(f.split(counts), l.split(counts), strict=True)
     for (process_, x0_part, x_t, t, weight), (f_part, l_part) in zip(pieces, answers, strict=True):
         logits = process_.logits(f_part, l_part)
-        bound = weight.float() * process_.loss(logits, x0_part, x_t, t).float()
-        losses.append(bound)
-        report[process_.name] = float(bound.detach().mean())
+        kind = kinds.get(process_.name, process_.losses[0])
+        loss = training_loss(process_, kind, logits, x0_part, x_t, t, weight).float()
+        losses.append(loss)
+        report[process_.name] = float(loss.detach().mean())
     return torch.cat(losses).mean(), report
 
 
@@ -94,6 +104,9 @@ def main(argv: list[str] | None = None) -> None:
     if any(count % world for count in mixture.values()):
         raise SystemExit(f"the mixture {mixture} cannot be dealt out evenly to {world} workers")
     parts = [(process(name, K, H * W), count // world) for name, count in mixture.items()]
+    for process_, _ in parts:
+        if (kind := config.get("losses", {}).get(process_.name, process_.losses[0])) not in process_.losses:
+            raise SystemExit(f"{process_.name} has no loss {kind!r}; choose one of {', '.join(process_.losses)}")
 
     torch.manual_seed(config["seed"])
     network = checkpoints.build(config).to(device, memory_format=torch.channels_last)
@@ -158,7 +171,7 @@ def main(argv: list[str] | None = None) -> None:
         images, labels = batch_at(data, config, budget.step, rank, world)
         x0 = to_cells(images, K, config["data"]["cells"], generator)
         label = drop_labels(labels, config, generator)
-        loss, report = mixture_loss(model, parts, x0, label, generator, device)
+        loss, report = mixture_loss(model, parts, x0, label, generator, device, config.get("losses"))
         optimiser.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config["clip"])

@@ -19,7 +19,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from dd.bridge import bridge
 from dd.processes.base import Categorical, Option, draw, log_posterior, stratified
 from dd.processes.clock import Clock, entropy
-from dd.wright_fisher import WrightFisher, standard_gamma, tau_for_kl, wright_fisher
+from dd.wright_fisher import WrightFisher, dirichlet, tau_for_kl, wright_fisher
 
 END_NATS = 0.01  # nats per image left at each end of the path
 
@@ -123,9 +123,12 @@ class Dirichlet(Categorical):
         """Euler-Maruyama, clipped to the simplex. Sigma^(1/2) dW = sqrt(x) dB - x <sqrt(x), dB>.
 
         The scheme is useless unless theta d / 2 << 1, and near t = 1 a step in t is long in tau: such a step is split,
-        at constant fitness u, into parts of theta d / 2 <= 1/8. The network is not asked again.
+        at constant fitness u, into parts of theta d / 2 <= 1/8. Clipping adds about d^alpha to rare categories, so for
+        alpha < 1, where paths reach the boundary, parts are shorter: 8^(-1/alpha), from alpha = 1/2 down no shorter.
+        The network is not asked again.
         """
-        parts = max(1, int(np.ceil(4 * self.theta * d)))
+        longest = 0.125 ** (1 / min(1.0, max(0.5, float(self.alpha.min()))))
+        parts = max(1, int(np.ceil(self.theta * d / 2 / longest)))
         for _ in range(parts):
             drift = (_channels(self.alpha, x) - self.theta * x) / 2 + x * (u - (x * u).sum(1, keepdim=True))
             dB = (d / parts) ** 0.5 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
@@ -204,9 +207,7 @@ def frozen_step(x: Tensor, a: Tensor, d: float, generator: torch.Generator) -> T
     square = x * x * e_c + k * (-T * torch.expm1(-c * d) / c + (x - T) * (e_A - e_c) / (c - A))
     square = square.sum(1, keepdim=True)
     precision = (1 - square) / (square - (mean * mean).sum(1, keepdim=True)).clamp(min=1e-12)
-    g = standard_gamma(mean * precision.clamp(min=1e-6), tuple(x.shape), generator)
-    total = g.sum(1, keepdim=True)
-    return torch.where(total > 0, g / total, mean)
+    return dirichlet(mean * precision.clamp(min=1e-6), tuple(x.shape), generator)
 
 
 def replicator(x: Tensor, fitness: Tensor, d: float) -> Tensor:
@@ -233,8 +234,7 @@ def destroyed_information(kernel: WrightFisher, taus: np.ndarray) -> np.ndarray:
         corner = torch.arange(n) % K
         concentration = kernel.alpha.repeat(n, 1)
         concentration[torch.arange(n), corner] += m
-        x = standard_gamma(concentration, (n, K), generator)
-        x = x / x.sum(1, keepdim=True)
+        x = dirichlet(concentration, (n, K), generator)
         lost.append(float((weight * entropy(kernel.log_h(x, tau)[0])).mean() / np.log(K)))
     return np.minimum(np.array(lost), 1.0)
 

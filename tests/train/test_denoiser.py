@@ -15,6 +15,7 @@ import yaml
 
 from dd import checkpoints
 from dd.networks.unet import EvidenceUNet
+from dd.processes import process
 from tests.tiny import TINY, write_checkpoint, write_vqvae
 from train import denoiser, state
 from train.codes import Codes
@@ -40,6 +41,28 @@ def arguments(config, data, out, *more):
 def losses(out):
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [(r["step"], r["loss"]) for r in records if "loss" in r]
+
+
+def test_a_configuration_chooses_losses_by_process(tmp_path, mnist_root, generator):
+    """Of the same draws: the hybrid loss is the bound + 0.001 cross-entropy, the bound what is said nothing of."""
+    network = EvidenceUNet(2, (8, 8), (1, 1), classes=0)
+    parts = [(process("d3pm-uniform", 2, 64), 4), (process("gaussian", 2, 64), 4)]
+    x0 = torch.randint(2, (8, 8, 8), generator=generator)
+    kinds = ("bound", "hybrid", "cross-entropy")
+    reports = [
+        denoiser.mixture_loss(
+            network, parts, x0, None, torch.Generator().manual_seed(1), torch.device("cpu"), {"d3pm-uniform": kind}
+        )[1]
+        for kind in kinds
+    ]
+    bound, hybrid, entropy = (report["d3pm-uniform"] for report in reports)
+    assert hybrid == pytest.approx(bound + 0.001 * entropy, rel=1e-5)
+    assert len({bound, hybrid, entropy}) == 3
+    assert len({report["gaussian"] for report in reports}) == 1
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(yaml.safe_dump(CONFIG | {"losses": {"dirichlet": "beauty"}}))
+    with pytest.raises(SystemExit, match="dirichlet has no loss 'beauty'; choose one of bound"):
+        denoiser.main(arguments(wrong, mnist_root, tmp_path / "out", "--steps", "1"))
 
 
 def test_resumed_run_equals_an_uninterrupted_one(config, mnist_root, tmp_path, monkeypatch):

@@ -105,6 +105,17 @@ def test_splits_are_disjoint_and_the_same_at_every_call(folder: Path):
     assert not torch.equal(test, evaluate.load_cells(config, "held-out", folder / "data", TEST_IMAGES))
 
 
+def test_dynamic_binarisation_is_one_stated_draw(folder: Path, capsys: pytest.CaptureFixture):
+    """The same binarised images whatever the seed of the noise, and fewer of them are the first of more."""
+    config = {"data": TINY["data"] | {"cells": "dynamic"}}
+    first, again = (evaluate.load_cells(config, "test", folder / "data", n) for n in (TEST_IMAGES, 32))
+    assert torch.equal(first[:32], again)
+    assert not torch.equal(first, evaluate.load_cells(TINY, "test", folder / "data", TEST_IMAGES))
+    write_checkpoint(folder / "dynamic", **config)
+    record = run(folder, capsys, "--metrics", "nll", "--seed", "3", checkpoint="dynamic")
+    assert (record["cells"], record["data_seed"], record["seed"]) == ("dynamic", 0, 3)
+
+
 def test_a_network_that_knows_the_truth_leaves_no_leak_and_a_broken_bound_does():
     """Independent fair cells: f = 0 is exact, the bound is cells log 2, and the path-KL stays below what is left."""
     process_ = process("dirichlet", 2, 16)
@@ -120,6 +131,9 @@ def test_a_network_that_knows_the_truth_leaves_no_leak_and_a_broken_bound_does()
     for row in rows:  # with the exact posterior the two are equal, not only ordered
         noise = (row["path_below_stderr"] ** 2 + row["cross_entropy_stderr"] ** 2) ** 0.5
         assert abs(row["path_below_nats"] - row["cross_entropy_left"]) < 4 * noise + 0.05
+    table = evaluate.decades_table(rows).splitlines()
+    assert len(table) == 2 + len(rows)
+    assert table[-1].endswith("| no |")
     early = bound.path + 5.0 * (evaluate.own_time(process_, bound.t) < 1)
     assert any(row["leak"] for row in evaluate.by_decade(process_, knows, Bound(bound.t, early, 0.0), x0, generator))
 
