@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin would s
 
 from dd import hub
 from dd.checkpoints import CheckpointError
+from dd.device import keep_freed_memory
 from dd.runs import Models
 from dd.ui.app import CSS, THEME, build
 
@@ -41,6 +42,7 @@ def main() -> None:
         root = hub.folder(args.checkpoints)
     except CheckpointError as error:
         sys.exit(f"error: {error}")
+    keep_freed_memory()
     demo = build(Models(root), args.max_seconds)
     demo.queue(max_size=args.queue_size, default_concurrency_limit=4, status_update_rate=1)
     try:
