@@ -30,7 +30,7 @@ def autocast(device: torch.device) -> contextlib.AbstractContextManager:
 
 
 def for_inference(network: nn.Module) -> "Frozen":
-    """The network as sampling is fastest: channels last, bfloat16 where that is faster, frozen. Its weights are put there.
+    """The network, changed in place, as sampling is fastest: channels last, frozen, in bfloat16 where that is faster.
 
     Rounding once here instead of in every call, and no reordering inside convolutions: about twice as fast on CPUs.
     """

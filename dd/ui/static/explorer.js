@@ -81,7 +81,7 @@
   document.addEventListener("dd-step", (event) => {
     if (event.detail.player !== props.player) return;
     step = event.detail.step;
-    draw();
+    if (data) draw();
   });
   watch("value", receive);
   receive();
