@@ -12,15 +12,13 @@ import warnings
 from functools import lru_cache
 from pathlib import Path
 
-import lpips
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 
 SMALLEST = 32  # pixels a side that SqueezeNet's pooling needs
-WEIGHTS = SqueezeNet1_1_Weights.IMAGENET1K_V1
-SOURCE = WEIGHTS.url.split("/")[2]
+WEIGHTS_URL = "https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth"  # torchvision's IMAGENET1K_V1
+SOURCE = WEIGHTS_URL.split("/")[2]
 UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError)
 
 
@@ -30,7 +28,7 @@ class PerceptualError(RuntimeError):
 
 def weights_path() -> Path:
     """Where torch's hub keeps the SqueezeNet weights."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS.url.rsplit("/", 1)[1]
+    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_URL.rsplit("/", 1)[1]
 
 
 def _ensure_weights() -> None:
@@ -38,10 +36,10 @@ def _ensure_weights() -> None:
     path = weights_path()
     if path.is_file():
         return
-    hint = f"put {path.name} (from {WEIGHTS.url}) into {path.parent}, or set TORCH_HOME to a folder that has it"
+    hint = f"put {path.name} (from {WEIGHTS_URL}) into {path.parent}, or set TORCH_HOME to a folder that has it"
     try:
         socket.create_connection((SOURCE, 443), timeout=5).close()
-        torch.hub.load_state_dict_from_url(WEIGHTS.url, progress=False, check_hash=True)
+        torch.hub.load_state_dict_from_url(WEIGHTS_URL, progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network, no space, wrong hash
         raise PerceptualError(f"LPIPS weights are not available offline: {hint}") from error
 
@@ -61,7 +59,9 @@ def _why_unavailable(path: str, period: int) -> str | None:
 
 
 @lru_cache(maxsize=1)
-def _lpips() -> lpips.LPIPS:
+def _lpips() -> nn.Module:
+    import lpips  # with torchvision it takes seconds to import, which the app's first page need not wait for
+
     _ensure_weights()
     try:
         with warnings.catch_warnings(), torch.inference_mode(False):  # to be usable with gradients, whoever asks first
@@ -73,16 +73,18 @@ def _lpips() -> lpips.LPIPS:
 
 @lru_cache(maxsize=1)
 def _squeezenet() -> nn.Module:
+    from torchvision.models import squeezenet1_1
+
     _ensure_weights()
     try:
         with torch.inference_mode(False):
-            return squeezenet1_1(weights=WEIGHTS, progress=False).features.requires_grad_(False).eval()
+            return squeezenet1_1(weights="IMAGENET1K_V1", progress=False).features.requires_grad_(False).eval()
     except UNREADABLE as error:
         raise PerceptualError(_damaged()) from error
 
 
 def _damaged() -> str:
-    return f"{weights_path()} is damaged; delete it and fetch {WEIGHTS.url} again"
+    return f"{weights_path()} is damaged; delete it and fetch {WEIGHTS_URL} again"
 
 
 def lpips_distance(x: Tensor, y: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision import datasets
 
-from dd import data
 from dd.likelihood import Bound, estimate_bound
 from dd.processes import process
 from tests.tiny import TINY, write_checkpoint
@@ -163,7 +163,7 @@ def test_what_cannot_be_measured_gets_a_sentence(
     def no_network(self) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr(data.datasets.MNIST, "download", no_network)
+    monkeypatch.setattr(datasets.MNIST, "download", no_network)
     levels = {"network": {"K": 16, "channels": [4, 8]}, "data": TINY["data"] | {"K": 16}}
     write_checkpoint(folder / "other", **(CLASSIFIER | levels))
     places = {name: folder / name for name in ("toy", "other", "empty")}
