@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
             for _ in range(args.runs + 1):
                 page.evaluate("() => { window.drawn.length = 0; }")
                 page.click("#generate-run")
-                page.wait_for_function(f"window.drawn.length > {args.steps}", timeout=300_000)
+                page.wait_for_function(f"window.drawn.length > {args.steps}", timeout=300_000, polling=100)
                 clicked, drawn = page.evaluate("[window.clicked, window.drawn]")
                 first.append(drawn[0] - clicked)
                 rate.append(1000 * (len(drawn) - 1) / (drawn[-1] - drawn[0]))
