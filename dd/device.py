@@ -63,13 +63,13 @@ class Frozen(nn.Module):
 
 
 def _program(network: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
-    """TorchScript, of which torch says that it will go; the network itself where it has gone."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return torch.jit.freeze(torch.jit.trace(network, inputs, check_trace=False))
-        except (RuntimeError, AttributeError):
-            return network
+    """TorchScript, of which torch warns that it will go; the network itself where it has gone."""
+    warnings.filterwarnings("ignore", r"`torch\.jit\.", FutureWarning)
+    try:
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        return torch.jit.freeze(torch.jit.trace(network, inputs, check_trace=False))
+    except (RuntimeError, AttributeError):
+        return network
 
 
 def best_device() -> torch.device:
