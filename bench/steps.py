@@ -45,6 +45,7 @@ def milliseconds(action: Callable[[], object], repeats: int) -> float:
 
 def outside(process_: Process, method: str, f: torch.Tensor, x: torch.Tensor, generator: torch.Generator) -> None:
     """What a sampler adds to each of its network calls."""
+    x = x.clone()  # a new state: what a process keeps of the last one must not be left out
     process_.evidence(x, 0.5)
     process_.step(x, f, 0.5, 0.49, {"heun": "ode", "langevin": "dirichlet"}.get(method, method), generator)
 
