@@ -2,7 +2,7 @@
 # tests/clean_root.sh runs these very steps where there is no container engine.
 FROM python:3.11-slim-bookworm
 
-# Index of CPU-only wheels, for example https://download.pytorch.org/whl/cpu; empty: the package index's own torch.
+# Index of CPU-only wheels, PyTorch publishes one; empty: the package index's own torch.
 ARG TORCH_INDEX=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 

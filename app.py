@@ -14,6 +14,7 @@ os.environ.setdefault(
 
 from dd import hub
 from dd.checkpoints import CheckpointError
+from dd.device import keep_freed_memory
 from dd.runs import Models
 from dd.ui.app import CSS, THEME, THREADS, build
 
@@ -47,6 +48,7 @@ def main() -> None:
         root = hub.folder(args.checkpoints)
     except CheckpointError as error:
         sys.exit(f"error: {error}")
+    keep_freed_memory()
     demo = build(Models(root), args.max_seconds)
     demo.queue(max_size=args.queue_size, status_update_rate=1, api_open=False)  # closed: nothing passes by the queue
     try:

@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
         for _ in range(args.runs + 1):
             page_.evaluate("() => { window.drawn.length = 0; }")
             page_.click("#generate-run")
-            page_.wait_for_function(f"window.drawn.length > {args.steps}", timeout=300_000)
+            page_.wait_for_function(f"window.drawn.length > {args.steps}", timeout=300_000, polling=100)
             clicked, drawn = page_.evaluate("[window.clicked, window.drawn]")
             first.append(drawn[0] - clicked)
             rate.append(1000 * (len(drawn) - 1) / (drawn[-1] - drawn[0]))

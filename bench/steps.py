@@ -1,9 +1,13 @@
 """What a reverse step costs, and how much of it is not the network.
 
     python -m bench.steps checkpoints/digits --images 16
+    python -m bench.steps train/configs/faces.yaml --grid 16 16
 
-Prints one JSON object: milliseconds of the network call, and for every process and sampler the milliseconds of
-evidence and step together and their share of the network's time. Medians over --repeats.
+Prints one JSON object, in milliseconds, medians over --repeats: the network call; for every process and sampler,
+evidence and step together and their share of the network's time; for every process, what a training image costs
+outside the network (noise, evidence and loss); a step of the page's four lanes against a step of one. A configuration
+in place of a checkpoint is measured with an untrained network. As in the app, the network has all cores and the rest
+one thread.
 """
 
 import argparse
@@ -12,13 +16,21 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+import yaml
 
 from dd import checkpoints
-from dd.device import for_inference
-from dd.processes import REGISTRY, process
-from dd.samplers import Denoiser
+from dd.device import CORES, for_inference, keep_freed_memory
+from dd.processes import REGISTRY, Process, process
+from dd.runs import Lane
+from dd.samplers import Denoiser, default_grid, race, reverse, time_grid
+
+LANES = (
+    Lane("dirichlet", "dirichlet"), Lane("d3pm-absorbing", "ancestral"),
+    Lane("d3pm-uniform", "ancestral"), Lane("gaussian", "ddpm"),
+)  # fmt: skip
 
 
 def milliseconds(action: Callable[[], object], repeats: int) -> float:
@@ -31,40 +43,74 @@ def milliseconds(action: Callable[[], object], repeats: int) -> float:
     return statistics.median(times[2:])
 
 
+def outside(process_: Process, method: str, f: torch.Tensor, x: torch.Tensor, generator: torch.Generator) -> None:
+    """What a sampler adds to each of its network calls."""
+    x = x.clone()  # a new state: what a process keeps of the last one must not be left out
+    process_.evidence(x, 0.5)
+    process_.step(x, f, 0.5, 0.49, {"heun": "ode", "langevin": "dirichlet"}.get(method, method), generator)
+
+
+def training(process_: Process, f: torch.Tensor, x0: torch.Tensor, generator: torch.Generator) -> None:
+    """What a batch costs in training outside the network, without the loss's gradient."""
+    t, _ = process_.times(len(x0), generator)
+    x_t = process_.perturb(x0, t, generator)
+    process_.loss(process_.logits(f, process_.evidence(x_t, t)), x0, x_t, t)
+
+
+def lanes(names: tuple[Lane, ...], cells: tuple[int, int, int], K: int, denoise: Denoiser, steps: int) -> float:
+    """Milliseconds a step of these lanes in lockstep, network and all; cells: (B, H, W)."""
+    runs = []
+    for lane in names:
+        process_, generator = process(lane.process, K, cells[1] * cells[2]), torch.Generator().manual_seed(0)
+        times = time_grid(process_, steps + 2, default_grid(lane.method))
+        runs.append(reverse(process_, process_.prior(cells, generator), times, lane.method, generator))
+    frames = race(runs, denoise)
+    return milliseconds(lambda: next(frames), steps)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="What a reverse step costs outside the network.")
-    parser.add_argument("checkpoint")
+    parser.add_argument("source", help="a checkpoint, or the configuration of an untrained network")
     parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--grid", type=int, nargs=2, help="cells of an image where the checkpoint does not say (28 28)")
+    parser.add_argument("--repeats", type=int, default=20)
     args = parser.parse_args(argv)
-    checkpoint = checkpoints.load(args.checkpoint)
-    for_inference(checkpoint.network)
-    K, (H, W) = checkpoint.config["data"]["K"], checkpoint.config["data"].get("grid", (28, 28))
-    denoise = Denoiser(checkpoint.network)
+    if args.source.endswith(".yaml"):
+        config = yaml.safe_load(Path(args.source).read_text())
+        network = checkpoints.build(config).eval()
+    else:
+        checkpoint = checkpoints.load(args.source)
+        config, network = checkpoint.config, checkpoint.network
+    K, (H, W) = config["data"]["K"], args.grid or config["data"].get("grid", (28, 28))
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    denoise = Denoiser(for_inference(network))
     generator = torch.Generator().manual_seed(0)
-    f = torch.randn(args.images, K, H, W, generator=generator)
-    network = milliseconds(lambda: denoise(f), args.repeats)
-    steps = {}
+    f, x0 = torch.randn(args.images, K, H, W, generator=generator), torch.randint(K, (args.images, H, W))
+    network_ms = milliseconds(lambda: denoise(f), args.repeats)
+    steps, per_image = {}, {}
     for name in REGISTRY:
         process_ = process(name, K, H * W)
-        x = process_.perturb(torch.zeros(args.images, H, W, dtype=torch.long), 0.5, generator)
+        x = process_.perturb(x0, 0.5, generator)
         for method in process_.methods:
-            single = {"heun": "ode", "langevin": "dirichlet"}.get(method, method)
-
-            def step(process_=process_, x=x, single=single) -> None:
-                process_.evidence(x, 0.5)
-                process_.step(x, f, 0.5, 0.49, single, generator)
-
-            outside = milliseconds(step, args.repeats)
-            steps[f"{name}/{method}"] = {"ms": round(outside, 2), "share": round(outside / network, 3)}
+            ms = milliseconds(lambda p=process_, x=x, m=method: outside(p, m, f, x, generator), args.repeats)
+            steps[f"{name}/{method}"] = {"ms": round(ms, 2), "share": round(ms / network_ms, 3)}
+        if "bound" in process_.losses:
+            per_image[name] = round(
+                milliseconds(lambda p=process_: training(p, f, x0, generator), args.repeats) / args.images, 3
+            )
+    cells = (args.images, H, W)
+    one, four = (lanes(names, cells, K, denoise, args.repeats) for names in (LANES[:1], LANES))
     print(
         json.dumps(
             {
-                "checkpoint": checkpoint.name,
+                "source": args.source,
                 "images": args.images,
-                "network_ms": round(network, 2),
+                "network_ms": round(network_ms, 2),
                 "outside": steps,
-                "threads": torch.get_num_threads(),
+                "training_ms_per_image": per_image,
+                "lanes": {"one_ms": round(one, 1), "four_ms": round(four, 1), "ratio": round(four / one, 2)},
+                "cores": CORES,
                 "machine": platform.processor() or platform.machine(),
                 "torch": torch.__version__,
             },

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision import datasets
 
 HELD_OUT = 5000
 SPLITS = ("train", "held-out", "test")
@@ -37,6 +36,8 @@ class Grey:
 
 def load(name: str, split: str, root: str | Path = "data", download: bool = True) -> Grey:
     """name: "mnist" or "fashion-mnist"; split: train, held-out or test."""
+    from torchvision import datasets  # takes a second to import, which the app need not wait for
+
     sources = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}
     if name not in sources:
         raise ValueError(f"unknown data set {name!r}; choose one of {', '.join(sources)}")

@@ -1,9 +1,18 @@
 """Where and in what precision to compute."""
 
 import contextlib
+import ctypes
 import platform
+import threading
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import torch
+from torch import Tensor, nn
+
+CORES = torch.get_num_threads()
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -20,17 +29,76 @@ def autocast(device: torch.device) -> contextlib.AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bf16(device))
 
 
-def for_inference(network: torch.nn.Module) -> None:
-    """Put the weights, in place, where sampling is fastest: channels last, and bfloat16 where the hardware has it.
+def for_inference(network: nn.Module) -> "Frozen":
+    """The network, changed in place, as sampling is fastest: channels last, frozen, in bfloat16 where that is faster.
 
     Rounding once here instead of in every call, and no reordering inside convolutions: about twice as fast on CPUs.
     """
     network.to(memory_format=torch.channels_last)
     if has_fast_bf16(next(network.parameters()).device):
         network.bfloat16()
+    return Frozen(network)
+
+
+class Frozen(nn.Module):
+    """A network in evaluation mode as one program: the same operations, with no Python between them.
+
+    Saves a tenth of the time, and threads that call it at once do not wait for each other's turn in Python. Made when
+    first called; the weights must not change afterwards. The results are the network's, bit for bit (tested).
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network, self.classes = network, network.classes
+        self._programs: dict[tuple[int, bool], Callable[..., Tensor]] = {}
+        self._lock = threading.Lock()
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """The network's answer to tensors that share a batch axis."""
+        kind = len(inputs), torch.is_autocast_enabled(inputs[0].device.type)
+        with self._lock:
+            if kind not in self._programs:
+                self._programs[kind] = _program(self.network, inputs)
+        return self._programs[kind](*inputs)
+
+
+def _program(network: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Tensor]:
+    """TorchScript, of which torch warns that it will go; the network itself where it has gone."""
+    warnings.filterwarnings("ignore", r"`torch\.jit\.", FutureWarning)
+    try:
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        return torch.jit.freeze(torch.jit.trace(network, inputs, check_trace=False))
+    except (RuntimeError, AttributeError):
+        return network
 
 
 def best_device() -> torch.device:
     """The accelerator if there is one, else the CPU."""
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return accelerator or torch.device("cpu")
+
+
+@lru_cache(maxsize=1)
+def _workers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(CORES, "dd-core", initializer=torch.set_num_threads, initargs=(1,))
+
+
+def spread(function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
+    """function(*batches) of tensors that share a batch axis, on the CPU, a piece of the batch a core.
+
+    A piece takes one thread from end to end, so that cores meet once a call. Threads that share every operation meet
+    hundreds of times, and whenever another process has one of the cores, the other core waits for it.
+    """
+    n = min(CORES, len(batches[0]))
+    if n == 1:
+        return function(*batches)
+    pieces = zip(*(batch.tensor_split(n) for batch in batches), strict=True)
+    return torch.cat(list(_workers().map(lambda piece: function(*piece), pieces)))
+
+
+def keep_freed_memory(megabytes: int = 256) -> None:
+    """Let glibc keep that much freed memory, instead of asking the kernel for the same pages at every network call."""
+    if platform.libc_ver()[0] == "glibc":
+        M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+        for parameter in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
+            ctypes.CDLL(None).mallopt(parameter, megabytes * 2**20)

@@ -12,15 +12,12 @@ import warnings
 from functools import lru_cache
 from pathlib import Path
 
-import lpips
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
 
 SMALLEST = 32  # pixels a side that SqueezeNet's pooling needs
-WEIGHTS = SqueezeNet1_1_Weights.IMAGENET1K_V1
-SOURCE = WEIGHTS.url.split("/")[2]
+WEIGHTS = "squeezenet1_1-b8a52dc0.pth"  # the file of torchvision's IMAGENET1K_V1
 UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError)
 
 
@@ -30,7 +27,14 @@ class PerceptualError(RuntimeError):
 
 def weights_path() -> Path:
     """Where torch's hub keeps the SqueezeNet weights."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS.url.rsplit("/", 1)[1]
+    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
+
+
+def weights_url() -> str:
+    """Where torchvision downloads them from."""
+    from torchvision.models import SqueezeNet1_1_Weights
+
+    return SqueezeNet1_1_Weights.IMAGENET1K_V1.url
 
 
 def _ensure_weights() -> None:
@@ -39,10 +43,11 @@ def _ensure_weights() -> None:
     if path.is_file():
         return
     folder = str(path.parent).replace(str(Path.home()), "~")
-    hint = f"put {path.name} (from {WEIGHTS.url}) into {folder}, or set TORCH_HOME to a folder that has it"
+    url = weights_url()
+    hint = f"put {path.name} (from {url}) into {folder}, or set TORCH_HOME to a folder that has it"
     try:
-        socket.create_connection((SOURCE, 443), timeout=5).close()
-        torch.hub.load_state_dict_from_url(WEIGHTS.url, progress=False, check_hash=True, weights_only=True)
+        socket.create_connection((url.split("/")[2], 443), timeout=5).close()
+        torch.hub.load_state_dict_from_url(url, progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:  # no network, no space, wrong hash
         raise PerceptualError(f"LPIPS weights are not available offline: {hint}") from error
 
@@ -62,7 +67,9 @@ def _why_unavailable(path: str, period: int) -> str | None:
 
 
 @lru_cache(maxsize=1)
-def _lpips() -> lpips.LPIPS:
+def _lpips() -> nn.Module:
+    import lpips  # with torchvision it takes seconds to import, which the app's first page need not wait for
+
     _ensure_weights()
     try:
         with warnings.catch_warnings(), torch.inference_mode(False):  # to be usable with gradients, whoever asks first
@@ -78,6 +85,8 @@ def _lpips() -> lpips.LPIPS:
 
 @lru_cache(maxsize=1)
 def _squeezenet() -> nn.Module:
+    from torchvision.models import squeezenet1_1
+
     _ensure_weights()
     try:
         with torch.inference_mode(False):
@@ -94,7 +103,7 @@ def _weights() -> dict[str, Tensor]:
 
 
 def _damaged() -> str:
-    return f"{weights_path()} is damaged; delete it and fetch {WEIGHTS.url} again"
+    return f"{weights_path()} is damaged; delete it and fetch {weights_url()} again"
 
 
 def lpips_distance(x: Tensor, y: Tensor) -> Tensor:

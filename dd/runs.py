@@ -240,8 +240,7 @@ class Models:
 
     def _load_once(self, name: str) -> Checkpoint:
         checkpoint = checkpoints.load(self.root / name, self.device)
-        for_inference(checkpoint.network)
-        return checkpoint
+        return dataclasses.replace(checkpoint, network=for_inference(checkpoint.network))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from dd.device import autocast
+from dd.device import autocast, spread
 from dd.processes import Process
 
 GRIDS = ("cosine", "information", "native")
@@ -117,13 +117,24 @@ class Denoiser:
         return f if self.known is None else torch.where(known >= 0, certain, f)
 
     def _guided(self, l: Tensor) -> Tensor:
-        label = None if self.label is None else self.label.to(self.device).repeat(len(l) // len(self.label))
+        if not self.network.classes:
+            return self._ask(l)
+        anyone = torch.full((len(l),), self.network.classes, device=self.device)
+        if self.label is None:
+            return self._ask(l, anyone)
+        label = self.label.to(self.device).repeat(len(l) // len(self.label))
+        if self.guidance == 1.0:
+            return self._ask(l, label)
+        f, f_any = self._ask(torch.cat([l, l]), torch.cat([label, anyone])).chunk(2)
+        return f_any + self.guidance * (f - f_any)
+
+    def _ask(self, *inputs: Tensor) -> Tensor:
+        return spread(self._call, *inputs) if self.device.type == "cpu" else self._call(*inputs)
+
+    @torch.inference_mode()
+    def _call(self, *inputs: Tensor) -> Tensor:
         with autocast(self.device):
-            if label is None or self.guidance == 1.0:
-                return self.network(l, label)
-            anyone = torch.full_like(label, self.network.classes)
-            f, f_any = self.network(torch.cat([l, l]), torch.cat([label, anyone])).chunk(2)
-            return f_any + self.guidance * (f - f_any)
+            return self.network(*inputs)
 
 
 def frames(run: Generator[Query, Tensor, None], denoise: Callable[[Tensor], Tensor]) -> Iterator[Frame]:

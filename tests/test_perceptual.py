@@ -6,6 +6,7 @@ import lpips
 import numpy as np
 import pytest
 import torch
+from torchvision import models
 
 from dd import perceptual
 from dd.perceptual import PerceptualError, features, lpips_distance, psnr, ssim, why_unavailable
@@ -160,3 +161,7 @@ def test_features_are_one_vector_an_image():
 def test_too_small_for_squeezenet_is_said():
     with pytest.raises(ValueError, match="32 x 32"):
         lpips_distance(torch.zeros(1, 3, 16, 64), torch.zeros(1, 3, 16, 64))
+
+
+def test_the_weights_are_torchvisions():
+    assert models.SqueezeNet1_1_Weights.IMAGENET1K_V1.url.endswith(f"/{perceptual.WEIGHTS}")

@@ -149,8 +149,7 @@ def sample(
     guidance: float = 1.0,
 ) -> Samples:
     """N samples in batches, with the network as the page has it; classes, where it knows them, are drawn uniformly."""
-    network = deepcopy(checkpoint.network)
-    for_inference(network)
+    network = for_inference(deepcopy(checkpoint.network))
     generator = torch.Generator().manual_seed(seed)
     classes = checkpoint.config["network"].get("classes", 0)
     labels = torch.randint(classes, (images,), generator=generator) if classes else None

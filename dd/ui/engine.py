@@ -10,6 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+import torch
+
 from dd.runs import RecipeError, Run, View
 
 T = TypeVar("T")
@@ -20,7 +22,7 @@ class Engine:
 
     def __init__(self, max_seconds: float = math.inf) -> None:
         self.max_seconds = max_seconds
-        self._line = ThreadPoolExecutor(max_workers=1, thread_name_prefix="dd-engine")
+        self._line = ThreadPoolExecutor(1, "dd-engine", initializer=torch.set_num_threads, initargs=(1,))
 
     def submit(self, task: Callable[..., T], *args: object, **kwargs: object) -> "Future[T]":
         """Put the task in the line; the future's result is the task's."""

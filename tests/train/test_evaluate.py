@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision import datasets
 
-from dd import data
 from dd.likelihood import Bound, estimate_bound
 from dd.processes import process
 from tests.tiny import TINY, write_checkpoint
@@ -122,7 +122,7 @@ def test_a_network_that_knows_the_truth_leaves_no_leak_and_a_broken_bound_does()
     generator = torch.Generator().manual_seed(0)
     x0 = torch.randint(0, 2, (3000, 4, 4), generator=generator)
     knows = torch.nn.Module()
-    knows.classes, knows.forward = 0, lambda l, label: torch.zeros_like(l)
+    knows.classes, knows.forward = 0, lambda l, label=None: torch.zeros_like(l)
     knows.register_parameter("p", torch.nn.Parameter(torch.zeros(1)))
     bound = estimate_bound(process_, lambda l, label: torch.zeros_like(l), x0, None, 1, generator, evaluate.BATCH)
     rows = evaluate.by_decade(process_, knows, bound, x0, generator)
@@ -177,7 +177,7 @@ def test_what_cannot_be_measured_gets_a_sentence(
     def no_network(self) -> None:
         raise OSError("no network")
 
-    monkeypatch.setattr(data.datasets.MNIST, "download", no_network)
+    monkeypatch.setattr(datasets.MNIST, "download", no_network)
     levels = {"network": {"K": 16, "channels": [4, 8]}, "data": TINY["data"] | {"K": 16}}
     write_checkpoint(folder / "other", **(CLASSIFIER | levels))
     places = {name: folder / name for name in ("toy", "other", "empty")}

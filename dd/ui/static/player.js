@@ -11,11 +11,19 @@
   const toggle = element.querySelector(".dd-toggle");
   const curve = element.querySelector(".dd-curve");
   const MASK = [217, 140, 0];
-  let pins = [], frames = [], run = null, views = [], shown = -1, timer = null, showGuess = false, drawn = 0;
+  const COLOUR_OF = Uint32Array.from({ length: 256 }, (_, g) => {  // an RGBA pixel of every byte, whatever the byte order
+    const v = Math.floor(g * 255 / 254), [r, green, b] = g === 255 ? MASK : [v, v, v];
+    return new Uint32Array(Uint8Array.of(r, green, b, 255).buffer)[0];
+  });
+  let pins = [], frames = [], run = null, views = [], shown = -1, timer = null, showGuess = false, drawn = 0, laidOut = "";
 
   const bytes = Uint8Array.fromBase64
     ? (text) => Uint8Array.fromBase64(text)
-    : (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+    : (text) => {
+      const decoded = atob(text), out = new Uint8Array(decoded.length);
+      for (let i = 0; i < out.length; i++) out[i] = decoded.charCodeAt(i);
+      return out;
+    };
 
   const bits = (lane, digits) => lane.entropy === null ? "–" : lane.entropy.toFixed(digits);  // a DDPM has none
 
@@ -27,8 +35,11 @@
     ];
   }
 
+  // Panels and canvases for this message; nothing is touched while a run goes on in the same shape.
   function layout(message) {
-    const wanted = titles(message);
+    const wanted = titles(message), shape = JSON.stringify([wanted, message.n, message.w, message.h]);
+    if (shape === laidOut) return;
+    laidOut = shape;
     if (views.length !== wanted.length) {
       panels.replaceChildren(...wanted.map((view) => {
         const figure = document.createElement("figure");
@@ -37,6 +48,9 @@
         return figure;
       }));
     }
+    const columns = Math.ceil(Math.sqrt(message.n)), gap = message.n > 1 ? 2 : 0;
+    const width = columns * (message.w + gap) - gap;
+    const rows = Math.ceil(message.n / columns), height = rows * (message.h + gap) - gap;
     views = wanted.map((view, i) => {
       const figure = panels.children[i];
       figure.querySelector("figcaption span").textContent = view.title;
@@ -44,40 +58,29 @@
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", view.title);
       canvas.tabIndex = 0;
-      return { ...view, canvas, numbers: figure.querySelector(".dd-numbers") };
-    });
-    const columns = Math.ceil(Math.sqrt(message.n)), gap = message.n > 1 ? 2 : 0;
-    const width = columns * (message.w + gap) - gap;
-    const rows = Math.ceil(message.n / columns), height = rows * (message.h + gap) - gap;
-    for (const view of views) {
-      if (view.canvas.width !== width || view.canvas.height !== height) {
-        view.canvas.width = width;
-        view.canvas.height = height;
-        view.canvas.style.aspectRatio = `${width} / ${height}`;
+      if (canvas.width !== width || canvas.height !== height) {
+        canvas.width = width;
+        canvas.height = height;
+        canvas.style.aspectRatio = `${width} / ${height}`;
       }
-      view.geometry = { columns, gap };
-    }
+      const context = canvas.getContext("2d"), image = context.createImageData(width, height);
+      const pixels = new Uint32Array(image.data.buffer);
+      return { ...view, canvas, context, image, pixels, geometry: { columns, gap }, numbers: figure.querySelector(".dd-numbers") };
+    });
   }
 
   function paint(view, message) {
     const lane = message.lanes[view.lane];
-    const kind = view.kind || (showGuess ? "guess" : "state");
-    const { columns, gap } = view.geometry, { n, h, w } = message;
-    const grey = lane[kind], context = view.canvas.getContext("2d");
-    const image = context.createImageData(view.canvas.width, view.canvas.height), out = image.data;
+    const grey = lane[view.kind || (showGuess ? "guess" : "state")];
+    const { columns, gap } = view.geometry, { n, h, w } = message, out = view.pixels, stride = view.image.width;
     for (let i = 0; i < n; i++) {
       const top = Math.floor(i / columns) * (h + gap), left = (i % columns) * (w + gap);
       for (let y = 0; y < h; y++) {
-        let to = 4 * ((top + y) * image.width + left), from = (i * h + y) * w;
-        for (let x = 0; x < w; x++, to += 4, from++) {
-          const g = grey[from];
-          if (g === 255) { out[to] = MASK[0]; out[to + 1] = MASK[1]; out[to + 2] = MASK[2]; }
-          else { const v = (g * 255 / 254) | 0; out[to] = v; out[to + 1] = v; out[to + 2] = v; }
-          out[to + 3] = 255;
-        }
+        let to = (top + y) * stride + left, from = (i * h + y) * w;
+        for (let x = 0; x < w; x++) out[to++] = COLOUR_OF[grey[from++]];
       }
     }
-    context.putImageData(image, 0, 0);
+    view.context.putImageData(view.image, 0, 0);
     if (!paired) view.numbers.textContent = `t ${lane.t.toFixed(2)} · ${bits(lane, 3)} bits · ${lane.calls} calls`;
   }
 
@@ -152,7 +155,7 @@
     frames = []; run = null; shown = -1; pins = [];
     mark();
     document.dispatchEvent(new CustomEvent("dd-reset", { detail: { player: props.name } }));
-    for (const view of views) view.canvas.getContext("2d").clearRect(0, 0, view.canvas.width, view.canvas.height);
+    for (const view of views) view.context.clearRect(0, 0, view.canvas.width, view.canvas.height);
     slider.value = 0; slider.disabled = replay.disabled = true;
     status.textContent = props.hint;
     element.dataset.step = ""; element.dataset.done = "";
