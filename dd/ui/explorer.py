@@ -38,7 +38,8 @@ def build(stage: gr.HTML, session: gr.State, player: str) -> None:
         pin = (lane, image, row // size * size, col // size * size)
         pins = toggled(session.pins, pin)
         try:
-            message = {"K": run.K, "greys": isinstance(run.look, GreyLevels), "pins": [path(run, *pin) for pin in pins]}
+            message = {"run": session.number, "K": run.K, "greys": isinstance(run.look, GreyLevels)}  # a new run is a new value
+            message["pins"] = [path(run, *pin) for pin in pins]
         except (IndexError, ValueError) as error:
             raise refuse(error) from error
         session.pins = pins

@@ -72,6 +72,7 @@ def offered(page, label: str) -> list[str]:
     page.get_by_role("option").first.wait_for()
     found = [text.removeprefix("✓").strip() for text in page.get_by_role("option").all_inner_texts()]
     page.keyboard.press("Escape")
+    page.get_by_role("option").first.wait_for(state="hidden")
     return found
 
 
