@@ -38,12 +38,13 @@ def build(stage: gr.HTML, session: gr.State, player: str) -> None:
         pin = (lane, image, row // size * size, col // size * size)
         pins = toggled(session.pins, pin)
         try:
-            message = {"run": session.number, "K": run.K, "greys": isinstance(run.look, GreyLevels)}  # a new run is a new value
-            message["pins"] = [path(run, *pin) for pin in pins]
+            paths = [path(run, *pin) for pin in pins]
         except (IndexError, ValueError) as error:
             raise refuse(error) from error
         session.pins = pins
-        return json.dumps(message)
+        greys = isinstance(run.look, GreyLevels)
+        # `run`, since the page takes no notice of a value that is the one before, of the same recipe run again
+        return json.dumps({"run": session.number, "K": run.K, "greys": greys, "pins": paths})
 
     stage.select(on_select, session, view, queue=False, **QUIET)
 
