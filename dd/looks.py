@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from dd.checkpoints import Checkpoint, CheckpointError
-from dd.device import autocast
+from dd.device import autocast, spread
 from dd.images import crop, to_tensor
 from dd.networks.vqvae import VqVae
 
@@ -55,13 +55,16 @@ class Decoded:
     """Categories are the codes of a VQ-VAE with one colour; a cell is factor x factor pixels."""
 
     def __init__(self, vqvae: VqVae):
-        self.vqvae, self.factor = vqvae, vqvae.factor
+        self.vqvae, self.factor = vqvae.to(memory_format=torch.channels_last), vqvae.factor
 
-    @torch.inference_mode()
     def of_points(self, p: Tensor) -> np.ndarray:
         """Greys (B, H factor, W factor) decoded from the mean code vectors of p (B, K, H, W)."""
+        return _greys(spread(self._decode, p.float()))
+
+    @torch.inference_mode()
+    def _decode(self, p: Tensor) -> Tensor:
         with autocast(p.device):
-            return _greys(self.vqvae.decode_mixture(p.float())[:, 0])
+            return self.vqvae.decode_mixture(p)[:, 0]
 
     @torch.inference_mode()
     def of_cells(self, cells: Tensor) -> np.ndarray:

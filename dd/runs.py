@@ -353,7 +353,11 @@ class Run:
             self.trajectory.append([(process_.simplex(f.x[:n]).half(), f.p[:n].half()) for f, process_ in pairs])
 
     def _view(self, frame: Frame, process_) -> View:
-        state = self.look.of_points(process_.simplex(frame.x))
+        if isinstance(self.look, Decoded):  # among many codes a state is far from its corner long after it is certain
+            point = torch.softmax(process_.evidence(frame.x, frame.t), 1)
+        else:
+            point = process_.simplex(frame.x)
+        state = self.look.of_points(point)
         if process_.name == "d3pm-absorbing":
             state = masked(state, frame.x == self.K, self.look.factor)
         bits = None

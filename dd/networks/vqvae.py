@@ -150,8 +150,13 @@ class VqVae(nn.Module):
         return self.decode_vectors(self.quantiser.codebook[codes].movedim(-1, 1))
 
     def decode_mixture(self, p: Tensor) -> Tensor:
-        """Images of the mean code vectors sum_k p_k e_k for points p (B, K, h, w) of the simplex."""
-        return self.decode_vectors(torch.einsum("bkhw,kd->bdhw", p, self.quantiser.codebook))
+        """Images of points p (B, K, h, w) of the simplex: D(e / |e|) of their mean code vectors e = sum_k p_k e_k.
+
+        On the unit sphere, as everything that the decoder has seen: the states of a Dirichlet diffusion over many codes
+        keep away from the corners long after their codes are certain.
+        """
+        e = torch.einsum("bkhw,kd->bdhw", p, self.quantiser.codebook)
+        return self.decode_vectors(F.normalize(e, dim=1))
 
     def decode_vectors(self, e: Tensor) -> Tensor:
         """D(e), e (B, d, h, w), in float32."""

@@ -30,8 +30,9 @@ INTRO = (
     "Every pixel starts as a random point on the probability simplex: pure noise. At each step the network says, for "
     "every pixel, how likely each grey is given all the others, and the reverse diffusion moves the pixel: under the "
     "Dirichlet process by mutation, random drift and *selection towards what the network believes*. "
-    "(Faces are grids of codes: a cell is a small patch, its categories are the codes of a VQ-VAE, which paints them.) "
-    "On the left you see the states moving to a corner, on the right the network's current guess of the clean image."
+    "On the left you see the states moving to a corner, on the right the network's current guess of the clean image. "
+    "(Faces are grids of codes: a cell is a small patch, its categories are the codes of a VQ-VAE, which paints on the "
+    "left what every cell's own noisy state says of its code.)"
 )
 STEPS_LEAST = 4
 
