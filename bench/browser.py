@@ -8,20 +8,10 @@ object. Every frame counted is one reverse step computed after the one before it
 
 import argparse
 import json
-import os
-import shutil
-import socket
 import statistics
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[1]
+from bench.app import app, memory, page
+
 WATCH = """() => {
   window.drawn = [];
   const root = document.querySelector('#generate-player');
@@ -56,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
             clicked, drawn = page_.evaluate("[window.clicked, window.drawn]")
             first.append(drawn[0] - clicked)
             rate.append(1000 * (len(drawn) - 1) / (drawn[-1] - drawn[0]))
-        memory = int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0]) / 1024
+        megabytes = memory(pid)
     print(
         json.dumps(
             {
@@ -66,54 +56,10 @@ def main(argv: list[str] | None = None) -> None:
                 "ready_s": round(ready, 1),
                 "first_frame_ms": round(statistics.median(first[1:])),
                 "steps_per_second": round(statistics.median(rate[1:]), 1),
-                "app_memory_MB": round(memory),
+                "app_memory_MB": round(megabytes),
             }
         )
     )
-
-
-@contextmanager
-def app() -> Iterator[tuple[str, int, float]]:
-    """The app on the shipped checkpoints and a free port: its address, process id and the seconds until it answered."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    start, url = time.monotonic(), f"http://127.0.0.1:{port}"
-    process = subprocess.Popen(
-        [sys.executable, "app.py", "--port", str(port), "--host", "127.0.0.1"], cwd=REPOSITORY,
-        stdout=subprocess.DEVNULL, env={**os.environ, "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
-    try:
-        _wait(url)
-        yield url, process.pid, time.monotonic() - start
-    finally:
-        process.terminate()
-
-
-@contextmanager
-def page(url: str) -> Iterator:
-    """A page of headless Chromium at the address, without a GPU."""
-    from playwright.sync_api import sync_playwright
-
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.goto(url)
-        yield page
-        browser.close()
-
-
-def _wait(url: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-            return
-        except (urllib.error.URLError, OSError):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
 
 
 if __name__ == "__main__":

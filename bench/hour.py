@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from bench.load import REPOSITORY, app, memory
+from bench.app import CHECKPOINTS, app, memory
 from bench.visitor import BODY, Visitor
 
 WORKERS = 4  # visits at a time
@@ -133,9 +133,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--visits", type=int, default=600)
     parser.add_argument("--seconds", type=float, default=600, help="after which no new visit is begun")
-    parser.add_argument("--checkpoints", default=str(REPOSITORY / "checkpoints"))
+    parser.add_argument("--checkpoints", default=CHECKPOINTS)
     args = parser.parse_args()
-    with app(args.checkpoints, 64) as (url, pid):
+    with app(args.checkpoints) as (url, pid, _):
         visits(url, pid, args.visits, args.seconds)
 
 

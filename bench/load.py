@@ -18,15 +18,9 @@ import copy
 import json
 import multiprocessing
 import os
-import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.synchronize import Barrier, Event
 from pathlib import Path
@@ -35,7 +29,8 @@ import numpy as np
 from gradio_client import Client
 from gradio_client.client import Job
 
-REPOSITORY = Path(__file__).parents[1]
+from bench.app import CHECKPOINTS, app, memory
+
 FULL = "Queue is full"
 LONG_EVERY = 8
 PROCESSES = 3
@@ -237,15 +232,6 @@ def percentile(values: list[float], q: float) -> float | None:
     return round(value, 3) if np.isfinite(value) else None
 
 
-def memory(pid: int | None) -> float | None:
-    """Resident memory of a process, in megabytes; None where it cannot be read."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except OSError:
-        return None
-    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
-
-
 def cpu_seconds(pid: int | None) -> float | None:
     """Processor seconds of a process; None where they cannot be read."""
     try:
@@ -253,30 +239,6 @@ def cpu_seconds(pid: int | None) -> float | None:
     except OSError:
         return None
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-@contextmanager
-def app(checkpoints: str, queue_size: int) -> Iterator[tuple[str, int]]:
-    """The app in its own process: its address and process id."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "app.py", "--port", str(port), "--checkpoints", checkpoints]
-    command += ["--queue-size", str(queue_size)]
-    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL) as process:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(url, timeout=20).close()
-                break
-            except (urllib.error.URLError, OSError):
-                if process.poll() is not None:
-                    sys.exit("the app has ended before it answered")
-                time.sleep(0.5)
-        try:
-            yield url, process.pid
-        finally:
-            process.terminate()
 
 
 def main() -> None:
@@ -288,7 +250,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=16, help="of a short run")
     parser.add_argument("--long-steps", type=int, default=200, help=f"of every {LONG_EVERY}th client's runs")
     parser.add_argument("--images", type=int, default=4)
-    parser.add_argument("--checkpoints", default=str(REPOSITORY / "checkpoints"))
+    parser.add_argument("--checkpoints", default=CHECKPOINTS)
     parser.add_argument("--queue-size", type=int, default=64)
     parser.add_argument("--url", help="an app that runs already (then memory is not known)")
     args = parser.parse_args()
@@ -302,7 +264,7 @@ def main() -> None:
     if args.url:
         each(args.url, None)
     else:
-        with app(args.checkpoints, args.queue_size) as (url, pid):
+        with app(args.checkpoints, args.queue_size) as (url, pid, _):
             each(url, pid)
 
 

@@ -8,10 +8,9 @@ milliseconds, over the example pictures. `page` is what a visitor waits; the oth
 
 import argparse
 import json
-import shutil
 import statistics
 
-from bench.load import REPOSITORY, app
+from bench.app import CHECKPOINTS, REPOSITORY, app, page
 from bench.steps import milliseconds
 from dd import reconstruct
 from dd.images import open_image
@@ -30,7 +29,7 @@ WATCH = """() => {
 
 def parts(name: str, size: int, repeats: int) -> dict[str, float]:
     """Medians of opening and framing, of the network with its figures, and of JPEG, PNG and WebP with theirs."""
-    network = Models(REPOSITORY / "checkpoints").vqvae(name).network
+    network = Models(CHECKPOINTS).vqvae(name).network
     images = [reconstruct.frame(open_image(path), "crop", size, network.colours) for path in EXAMPLES]
     rate = network.bits_per_pixel()
     return {
@@ -45,31 +44,24 @@ def parts(name: str, size: int, repeats: int) -> dict[str, float]:
 
 def page_times(url: str, size: int, repeats: int) -> list[float]:
     """Milliseconds from a file's arrival in the page to its figures, one a picture; the first round does not count."""
-    from playwright.sync_api import sync_playwright
-
     times = []
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        page.goto(url)
-        page.get_by_role("tab", name="Reconstruct").click()
-        page.wait_for_selector("#rebuild-upload")
-        page.get_by_label("Size", exact=True).locator("visible=true").click()
-        page.get_by_role("option", name=str(size), exact=True).click()
-        page.evaluate(WATCH)
+    with page(url) as tab:
+        tab.get_by_role("tab", name="Reconstruct").click()
+        tab.wait_for_selector("#rebuild-upload")
+        tab.get_by_label("Size", exact=True).locator("visible=true").click()
+        tab.get_by_role("option", name=str(size), exact=True).click()
+        tab.evaluate(WATCH)
         for i in range((repeats + 1) * len(EXAMPLES)):
             if i:
-                page.locator("#rebuild-upload").get_by_label("Remove Image").click()
-                page.locator("#rebuild-figures").get_by_text("Upload a picture").wait_for()
-                page.wait_for_timeout(500)
-            page.evaluate("() => { window.shown.length = 0; }")
-            page.locator("#rebuild-upload input[type=file]").first.set_input_files(EXAMPLES[i % len(EXAMPLES)])
-            page.wait_for_selector("#rebuild-figures table", timeout=60_000)
-            given, shown = page.evaluate("[window.given, window.shown]")
+                tab.locator("#rebuild-upload").get_by_label("Remove Image").click()
+                tab.locator("#rebuild-figures").get_by_text("Upload a picture").wait_for()
+                tab.wait_for_timeout(500)
+            tab.evaluate("() => { window.shown.length = 0; }")
+            tab.locator("#rebuild-upload input[type=file]").first.set_input_files(EXAMPLES[i % len(EXAMPLES)])
+            tab.wait_for_selector("#rebuild-figures table", timeout=60_000)
+            given, shown = tab.evaluate("[window.given, window.shown]")
             if i >= len(EXAMPLES):
                 times.append(shown[-1] - given)
-        browser.close()
     return times
 
 
@@ -79,7 +71,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
-    with app(str(REPOSITORY / "checkpoints"), 64) as (url, _):
+    with app() as (url, _, _):
         times = page_times(url, args.size, args.repeats)
     alone = parts(args.vqvae, args.size, args.repeats)
     figures = {"page": statistics.median(times), "page_slowest": max(times), **alone}

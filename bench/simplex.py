@@ -9,7 +9,7 @@ browser's 60), and the processor time in ms that the page's main thread spends o
 import argparse
 import json
 
-from bench.browser import app, page
+from bench.app import app, page
 
 ROOT = "document.querySelector('.sx-root')"
 DEFAULT = {"trails": True, "heat": True, "contours": True, "lines": False, "arrows": "none"}

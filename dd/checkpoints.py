@@ -80,8 +80,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 def load(source: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
     """The network of a local folder or hub repository, in float32 and evaluation mode.
 
-    The weights are read once and whole: a disk that fails raises OSError here, where a memory map would kill the
-    process, and the hash is that of the very bytes that were loaded.
+    The weights are read once and whole: a disk that fails is an error with a sentence, where a memory map would kill
+    the process, and the hash is that of the very bytes that were loaded.
     """
     folder = resolve(source)
     config = read_config(folder)

@@ -42,9 +42,8 @@ def _ensure_weights() -> None:
     path = weights_path()
     if path.is_file():
         return
-    folder = str(path.parent).replace(str(Path.home()), "~")
     url = weights_url()
-    hint = f"put {path.name} (from {url}) into {folder}, or set TORCH_HOME to a folder that has it"
+    hint = f"put {path.name} (from {url}) into {_shown(path.parent)}, or set TORCH_HOME to a folder that has it"
     try:
         socket.create_connection((url.split("/")[2], 443), timeout=5).close()
         torch.hub.load_state_dict_from_url(url, progress=False, check_hash=True, weights_only=True)
@@ -102,8 +101,13 @@ def _weights() -> dict[str, Tensor]:
     return torch.load(weights_path(), map_location="cpu", weights_only=True)
 
 
+def _shown(path: Path) -> str:
+    """The path as visitors may read it, without the name of anybody's home folder."""
+    return str(path).replace(str(Path.home()), "~")
+
+
 def _damaged() -> str:
-    return f"{weights_path()} is damaged; delete it and fetch {weights_url()} again"
+    return f"{_shown(weights_path())} is damaged; delete it and fetch {weights_url()} again"
 
 
 def lpips_distance(x: Tensor, y: Tensor) -> Tensor:

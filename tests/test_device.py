@@ -50,6 +50,16 @@ def test_a_frozen_network_without_classes_and_the_noise_network_too():
 
 
 @torch.inference_mode()
+def test_a_frozen_network_asked_without_a_label_takes_every_batch_size(network):
+    noise = random(NoiseUNet((16, 32), (1, 1), classes=10))
+    frozen, frozen_noise = Frozen(network), Frozen(noise)
+    for n in (3, 1, 5):
+        l, _ = evidence(n)
+        assert torch.equal(frozen(l), network(l))
+        assert torch.equal(frozen_noise(l), noise(l))
+
+
+@torch.inference_mode()
 def test_where_torchscript_is_gone_the_network_itself_answers(network, monkeypatch):
     def gone(*_, **__):
         raise RuntimeError("torch.jit.trace has been removed")

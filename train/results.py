@@ -68,6 +68,11 @@ def processes_of(checkpoint: Checkpoint, wanted: list[str] | None) -> list[Proce
 def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[Record, Callable[[], Record]]]:
     """Every cell as its setting and what measures it: bounds, samples by network calls, bounds of so many steps."""
     loaded = [load_denoiser(source, device) for source in args.checkpoints]
+    for checkpoint in loaded:
+        if checkpoint.config["data"]["source"] == "codes":
+            raise evaluate.EvaluationError(
+                f"{checkpoint.name} generates codes, not pixels; measure it with python -m train.evaluate"
+            )
     pairs = [(c, p) for c in loaded for p in processes_of(c, args.processes)]
     for checkpoint, process_ in (pair for pair in pairs if pair[1].name in REGISTRY):
         setting = _setting(args, checkpoint, process_, "bound") | {"images": args.bound_images}

@@ -100,13 +100,11 @@ class UNet(nn.Module):
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
-    def embed(self, label: Tensor | None, n: int) -> Tensor | float:
-        """The labels' embedding (n, c_emb), "any" for None; 0 without classes."""
+    def embed(self, label: Tensor | None) -> Tensor | float:
+        """The labels' embedding (B, c_emb); of "any" for None, (1, c_emb) for all images; 0 without classes."""
         if self.label is None:
             return 0.0
-        if label is None:
-            label = torch.full((n,), self.classes, device=self.label.weight.device)
-        return self.label(label)
+        return self.label.weight[self.classes :] if label is None else self.label(label)
 
     def trunk(self, x: Tensor, emb: Tensor | None) -> Tensor:
         """(B, c_in, H, W) to (B, c_out, H, W), float32."""
@@ -133,7 +131,7 @@ class EvidenceUNet(UNet):
 
     def forward(self, evidence: Tensor, label: Tensor | None = None) -> Tensor:
         """f (B, K, H, W) in float32. label: (B,) classes, or None for "any"."""
-        emb = F.silu(self.embed(label, len(evidence))) if self.classes else None
+        emb = F.silu(self.embed(label)) if self.classes else None
         x = (torch.softmax(evidence, 1) - 1 / self.K) * self.K**0.5
         return F_CAP * torch.tanh(self.trunk(x, emb) / F_CAP)
 
@@ -154,7 +152,7 @@ class NoiseUNet(UNet):
         frequencies = torch.exp(torch.linspace(-4, 2, C_EMB // 2, device=v.device))
         angles = v[:, None] * frequencies
         waves = torch.cat([angles.sin(), angles.cos()], 1).to(self.enter.weight.dtype)
-        emb = F.silu(self.time(waves) + self.embed(label, len(v)))
+        emb = F.silu(self.time(waves) + self.embed(label))
         return self.trunk(x_and_v[:, :1], emb)
 
 

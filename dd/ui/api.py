@@ -221,7 +221,7 @@ def _stream(made: Recipe, frames: object, models: Models, engine: Engine) -> Ite
 def _state(run: Run) -> dict:
     views = run.views[-1]
     step = max(view.step for view in views)  # of the lane with the most
-    return {"step": step, "total": run.recipe.steps, "t": views[0].t, "entropy": [view.entropy for view in views]}
+    return {"step": step, "total": run.total - 1, "t": views[0].t, "entropy": [view.entropy for view in views]}
 
 
 def _data_url(run: Run) -> str:

@@ -1,8 +1,9 @@
-"""One thread does all the computing, whoever asks.
+"""One thread takes all that is to be computed, whoever asks.
 
 Every reverse step is one task in a first-in, first-out line. A visitor has at most one step in the line, so runs
-interleave fairly whatever their length, a cancelled run frees the core after the step it is in, and torch keeps a
-single pool of threads (several pools spin each other to a standstill on two cores).
+interleave fairly whatever their length, and a cancelled run frees the cores after the step it is in. The thread has no
+pool of torch's own (several pools spin each other to a standstill on two cores): batches are dealt out to the cores by
+dd.device.spread, everything else takes one.
 """
 
 import math

@@ -31,9 +31,10 @@ def build(stage: gr.HTML, session: gr.State, player: str) -> None:
     )
 
     def on_select(session: Session | None, event: gr.EventData) -> str | None:
-        if session is None or session.run is None:
+        run = None if session is None else session.run
+        if run is None:
             return None
-        run, size = session.run, session.run.look.factor
+        size = run.look.factor
         lane, image, row, col = (int(event._data[key]) for key in ("lane", "image", "row", "col"))
         pin = (lane, image, row // size * size, col // size * size)
         pins = toggled(session.pins, pin)

@@ -82,10 +82,11 @@ class Session:
 
     def chosen(self) -> tuple[str, Cells]:
         """The model's name, and the cells of the image clicked last, or of the first one."""
-        if self.run is None or not self.run.finished:
+        run = self.run
+        if run is None or not run.finished:
             raise RecipeError("there is no finished run on the tab Generate yet; press Run there, then come back")
         image = self.pins[-1][1] if self.pins else 0
-        return self.run.recipe.checkpoint, tuple(map(tuple, self.run.cells[0][image].tolist()))
+        return run.recipe.checkpoint, tuple(map(tuple, run.cells[0][image].tolist()))
 
     def file(self, kind: str) -> str:
         """The run so far as a file: png, gif, webp or json."""
@@ -124,11 +125,11 @@ class Shelf:
 
 
 def weight(run: Run) -> int:
-    """Bytes that a run's pictures and paths will take when it has finished."""
+    """Bytes that a run's pictures and paths will take at most when it has finished."""
     images = run.recipe.images * len(run.recipe.lanes) * run.total
     pictures = 2 * images * run.H * run.W * run.look.factor**2
     paths = 4 * images * run.K * run.H * run.W
-    return pictures + (paths if paths <= run.keep_simplex else 0)
+    return pictures + min(paths, run.keep_simplex)
 
 
 SHELF = Shelf()

@@ -8,7 +8,7 @@ import pytest
 
 from dd import results
 from dd.processes import process
-from tests.tiny import write_checkpoint
+from tests.tiny import write_checkpoint, write_faces
 from train import evaluate
 from train import results as script
 
@@ -127,3 +127,9 @@ def test_steps_are_what_the_calls_pay_for(sampler: str, guidance: float, steps: 
 def test_a_missing_classifier_is_a_sentence(folder: Path):
     with pytest.raises(SystemExit, match="FID needs a classifier"):
         run(folder, "--classifier", str(folder / "nowhere"))
+
+
+def test_a_denoiser_of_codes_is_refused_with_a_sentence(folder: Path):
+    write_faces(folder)
+    with pytest.raises(SystemExit, match=r"faces generates codes.*train\.evaluate"):
+        run(folder, "--checkpoints", str(folder / "faces"))

@@ -50,6 +50,15 @@ def test_a_run_weighs_what_it_holds_in_the_end(models, engine):
     assert weight(run) == pictures + paths
 
 
+def test_the_paths_kept_of_a_large_run_weigh_too(models, engine):
+    run = started(models, engine).run
+    run.keep_simplex = 6 * (2 * 28 * 28) * run.total  # of one image and a half
+    run.exhaust()
+    pictures = sum(view.state.nbytes + view.guess.nbytes for lanes in run.views for view in lanes)
+    paths = sum(x.nbytes + p.nbytes for lanes in run.trajectory for x, p in lanes)
+    assert 0 < paths <= weight(run) - pictures <= run.keep_simplex
+
+
 def test_the_oldest_runs_are_forgotten_when_memory_is_short(models, engine, monkeypatch):
     monkeypatch.setattr(sessions, "SHELF", Shelf(most=int(2.5 * weight(Run(RECIPE, models)))))
     first, second = started(models, engine), started(models, engine, seed=1)

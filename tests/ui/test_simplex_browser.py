@@ -10,6 +10,7 @@ import pytest
 from bench.simplex import measure
 from dd.simplex import DIFFUSIONS
 from dd.ui import simplex as tab
+from dd.ui.engine import Engine
 
 READY = "document.querySelector('.sx-root')?.simplex?.frames() > 0"
 FRAME_MS = 20.0  # 50 frames a second
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def address():
     with gr.Blocks() as demo, gr.Tab("Simplex"):
-        tab.build()
+        tab.build(Engine())
     _, url, _ = demo.queue().launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
     yield url
     demo.close()
