@@ -33,6 +33,7 @@ def execute(name: str, **environment: str) -> nbformat.NotebookNode:
         notebook, timeout=400, startup_timeout=200, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
     )
     with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MPLBACKEND", raising=False)  # which importing app.py sets, for other tests, in this process
         for key, value in environment.items():
             patch.setenv(key, value)
         client.execute()

@@ -21,6 +21,7 @@ PROCESSES = {
     "Gaussian on one-hots",
 }  # fmt: skip
 LOADED = "[...document.querySelectorAll('#rebuild-slider img')].filter((e) => e.naturalWidth === 64).length === 2"
+SEES = "[...document.querySelectorAll('#rebuild-upload video')].some((e) => e.videoWidth && e.readyState >= 2)"
 TABLE, TOAST = "#rebuild-figures table", ".toast-body.error"
 
 
@@ -277,6 +278,7 @@ def test_a_picture_can_be_pasted_taken_with_a_camera_or_chosen(visitor):
     rebuild_tab(visitor)
     upload.get_by_label("Capture from camera").click()
     upload.get_by_text("Click to Access Webcam").click()
+    visitor.wait_for_function(SEES, timeout=60_000)
     upload.get_by_label("capture photo").click()
     visitor.wait_for_selector(TABLE, timeout=60_000)
     rebuild_tab(visitor)

@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -57,9 +58,14 @@ def page(tiny_root: Path) -> gr.Blocks:
 
 @pytest.fixture(scope="module")
 def dispatch(page: gr.Blocks) -> Iterator[Dispatch]:
-    """Call event number n as the queue does: ("complete", data) or ("error", what the visitor is sent)."""
+    """Call event number n as the queue does: ("complete", data) or ("error", what the visitor is sent).
+
+    In a thread of its own, since Playwright's event loop runs in this one once a browser test has begun.
+    """
     state = SessionState(page)
     loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
 
     async def call(number: int, data: list) -> tuple[str, object]:
         iterator = None
@@ -77,7 +83,9 @@ def dispatch(page: gr.Blocks) -> Iterator[Dispatch]:
             if iterator is not None:
                 await iterator.aclose()
 
-    yield lambda number, data: loop.run_until_complete(call(number, data))
+    yield lambda number, data: asyncio.run_coroutine_threadsafe(call(number, data), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
     loop.close()
 
 
