@@ -96,9 +96,9 @@ def spread(function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
     return torch.cat(list(_workers().map(lambda piece: function(*piece), pieces)))
 
 
-def keep_freed_memory(megabytes: int = 256) -> None:
-    """Let glibc keep that much freed memory, instead of asking the kernel for the same pages at every network call."""
+def keep_freed_memory() -> None:
+    """Let glibc keep 256 MB of freed memory, instead of asking the kernel for the same pages at every network call."""
     if platform.libc_ver()[0] == "glibc":
         M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
         for parameter in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
-            ctypes.CDLL(None).mallopt(parameter, megabytes * 2**20)
+            ctypes.CDLL(None).mallopt(parameter, 256 * 2**20)
