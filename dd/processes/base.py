@@ -98,9 +98,3 @@ def draw(cdf: Tensor, generator: torch.Generator) -> Tensor:
     """Inverse-CDF draw along the last axis; the total need not be exactly one."""
     u = torch.rand(cdf.shape[:-1], generator=generator, dtype=cdf.dtype) * cdf[..., -1]
     return (u[..., None] >= cdf[..., :-1]).sum(-1)
-
-
-def stratified(n: int, generator: torch.Generator) -> Tensor:
-    """n points of [0, 1), one in each of n equal parts, in random order; float64."""
-    u = (torch.arange(n, dtype=torch.float64) + torch.rand(n, generator=generator, dtype=torch.float64)) / n
-    return u[torch.randperm(n, generator=generator)]

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+EVENLY = 0.1  # share of the times drawn for training and bounds that is spread evenly over the native time
+
 
 class Clock:
     """Monotone map between t in [0, 1] and the process' own time v in [v[0], v[-1]].
@@ -21,6 +23,10 @@ class Clock:
         lost = lost + np.linspace(0, 1e-9, len(lost))  # strictly increasing, so that both directions are functions
         self._t = (lost - lost[0]) / (lost[-1] - lost[0])
         self._v = np.asarray(v, np.float64)
+        width = np.diff(self._v)
+        where_lost = np.sqrt(np.diff(self._t) * width)
+        share = EVENLY * width / width.sum() + (1 - EVENLY) * where_lost / where_lost.sum()
+        self._cdf, self._density = np.concatenate([[0.0], share.cumsum()]), share / width
 
     def native(self, t: Tensor | float) -> Tensor:
         """v(t), float64."""
@@ -33,6 +39,22 @@ class Clock:
         """t(v), float64."""
         v = torch.as_tensor(v, dtype=torch.float64)
         return torch.as_tensor(np.interp(v.numpy(), self._v, self._t))
+
+    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """n stratified native times v and the density they were drawn with: (n,), (n,), float64.
+
+        The density goes with sqrt(dt/dv), close to the optimal one for training: the root mean square of the gradient
+        of the bound's rate (docs/decisions.md).
+        """
+        u = stratified(n, generator).numpy() * self._cdf[-1]
+        interval = np.searchsorted(self._cdf[1:-1], u, side="right")
+        return torch.from_numpy(np.interp(u, self._cdf, self._v)), torch.from_numpy(self._density[interval])
+
+
+def stratified(n: int, generator: torch.Generator) -> Tensor:
+    """n points of [0, 1), one in each of n equal parts, in random order; float64."""
+    u = (torch.arange(n, dtype=torch.float64) + torch.rand(n, generator=generator, dtype=torch.float64)) / n
+    return u[torch.randperm(n, generator=generator)]
 
 
 def entropy(logits: Tensor, dim: int = 1) -> Tensor:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dd.processes.base import Categorical, Option, draw, stratified
+from dd.processes.base import Categorical, Option, draw
 from dd.processes.chains import absorbing_chain, gaussian_chain, information, uniform_chain
-from dd.processes.clock import Clock
+from dd.processes.clock import Clock, stratified
 
 
 class D3PM(Categorical):

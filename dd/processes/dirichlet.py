@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from dd.bridge import bridge
-from dd.processes.base import Categorical, Option, draw, log_posterior, stratified
+from dd.processes.base import Categorical, Option, draw, log_posterior
 from dd.processes.clock import Clock, entropy
 from dd.wright_fisher import WrightFisher, dirichlet, tau_for_kl, wright_fisher
 
@@ -165,10 +165,9 @@ class Dirichlet(Categorical):
     # -- likelihood --------------------------------------------------------------------------------------------------
 
     def times(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """tau stratified log-uniform: the rate per unit of tau has weight tau log(tau_max / tau_min)."""
-        span = np.log(self.tau_max / self.tau_min)
-        log_tau = np.log(self.tau_min) + span * stratified(n, generator)
-        return self.clock.t(log_tau), log_tau.exp() * span
+        """log tau drawn by the clock; the rate is per unit of tau, so the weight is tau over the density of log tau."""
+        log_tau, density = self.clock.draw(n, generator)
+        return self.clock.t(log_tau), log_tau.exp() / density
 
     def loss(self, logits: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """1/2 <Delta u, Sigma(x) Delta u> summed over cells, Delta u_i = ([i = k] - p_i) h'/h(x_i): nats per unit tau.

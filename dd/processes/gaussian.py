@@ -12,7 +12,7 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from dd.processes.base import Categorical, Option, stratified
+from dd.processes.base import Categorical, Option
 from dd.processes.clock import Clock, entropy
 
 END_NATS = 0.01
@@ -101,9 +101,9 @@ class Gaussian(Categorical):
         return (x_t - _sigmoid(-v) ** 0.5 * self.clean_estimate(x_t, f, t)) / _sigmoid(v) ** 0.5
 
     def times(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """v stratified uniform; the rate is per unit of SNR = e^-v, so the weight is e^-v times the span."""
-        v = self.v_min + (self.v_max - self.v_min) * stratified(n, generator)
-        return self.clock.t(v), torch.exp(-v) * (self.v_max - self.v_min)
+        """v drawn by the clock; the rate is per unit of SNR = e^-v, so the weight is e^-v over the density of v."""
+        v, density = self.clock.draw(n, generator)
+        return self.clock.t(v), torch.exp(-v) / density
 
     def loss(self, logits: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """1/2 ||e_k - p||^2 per unit of SNR, over all cells: the continuous-time VLB (Kingma et al. 2021, eq. 15)."""

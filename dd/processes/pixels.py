@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dd.processes.base import stratified
-from dd.processes.clock import Clock
+from dd.processes.clock import Clock, stratified
 from dd.processes.gaussian import Gaussian
 
 OFFSET = 0.008  # Nichol & Dhariwal (2021), section 3.2
