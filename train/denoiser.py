@@ -28,6 +28,7 @@ from dd.processes import REGISTRY, Process, process
 from dd.render import tile, to_image
 from dd.samplers import Denoiser, generate
 from train.codes import load_codes, load_grids
+from train.optimiser import MuonAdamW
 from train.state import Budget, Ema, JsonLines, StopFlag, cosine_rate, every, load_state, save_state, worker_count
 
 
@@ -113,8 +114,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.init:
         copy_matching(network, checkpoints.load(args.init).network)
     model = torch.nn.parallel.DistributedDataParallel(network) if world > 1 else network
-    parameters = network.parameters()
-    optimiser = torch.optim.AdamW(parameters, lr=config["rate"], weight_decay=config["weight_decay"], fused=True)
+    optimiser = MuonAdamW(network, config["rate"], config["weight_decay"])
     ema = Ema(network, config["ema"])
     budget = Budget(args.steps, args.minutes)
     metrics = JsonLines(out / "metrics.jsonl")
@@ -165,8 +165,7 @@ def main(argv: list[str] | None = None) -> None:
     network.train()
     while budget.progress < 1 and not stop.raised:
         rate = cosine_rate(config["rate"], budget.progress)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+        optimiser.set_rate(rate)
         generator = step_generator(config["seed"], budget.step, rank)
         images, labels = batch_at(data, config, budget.step, rank, world)
         x0 = to_cells(images, K, config["data"]["cells"], generator)
