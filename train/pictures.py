@@ -86,6 +86,13 @@ class Pictures:
             self._kept[i], self._room = image, self._room - size
         return self._kept[i]
 
+    def some(self, index: list[int]) -> "Pictures":
+        """These pictures; what is decoded already is not decoded again."""
+        chosen = Pictures([self.files[i] for i in index], len(self.mode))
+        chosen._kept = {n: self._kept[i] for n, i in enumerate(index) if i in self._kept}
+        chosen._room = self._room
+        return chosen
+
     def _open(self, path: Path) -> Image.Image:
         try:
             return open_image(path).convert(self.mode)
@@ -119,14 +126,14 @@ class Pictures:
 def readable(files: list[Path], colours: int) -> Pictures:
     """Those of the files that can be read; the others are named on the standard error output."""
     pictures, good = Pictures(files, colours), []
-    for i, path in enumerate(files):
+    for i in range(len(files)):
         try:
             pictures[i]
         except ImageError as error:
             print(f"left out: {error}", file=sys.stderr, flush=True)
         else:
-            good.append(path)
-    return Pictures(good, colours)
+            good.append(i)
+    return pictures.some(good)
 
 
 def labels(files: list[Path]) -> tuple[np.ndarray, list[str]]:

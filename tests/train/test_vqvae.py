@@ -18,7 +18,7 @@ from torchvision import datasets
 
 from dd import checkpoints, perceptual
 from dd.checkpoints import CheckpointError
-from dd.images import ImageError
+from dd.images import ImageError, open_image
 from train import cards, codes, evaluate_vqvae, pictures, vqvae
 from train.pictures import Pictures, celeba, find, split
 
@@ -281,6 +281,20 @@ def test_a_damaged_picture_is_named(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"not a picture")
     with pytest.raises(ImageError, match=r"broken\.jpg: .*not a picture"):
         Pictures(find(tmp_path), 3)[0]
+
+
+def test_pictures_found_readable_are_decoded_once(root, monkeypatch):
+    opened = []
+    monkeypatch.setattr(pictures, "open_image", lambda path: opened.append(path) or open_image(path))
+    files = find(root)
+    files[3].write_bytes(b"not a picture")
+    found = pictures.readable(files, 3)
+    assert found.files == files[:3] + files[4:]
+    expected = Pictures(found.files, 3).whole(range(23), 32)
+    opened.clear()
+    assert torch.equal(found.whole(range(23), 32), expected)
+    assert torch.equal(found.some([5, 2]).whole(range(2), 32), expected[[5, 2]])
+    assert not opened
 
 
 def test_measuring_leaves_damaged_pictures_out_and_names_them(trained, capsys):
