@@ -18,7 +18,7 @@ from dd.looks import decoded
 from dd.metrics import frechet_distance, precision_recall
 from dd.networks.vqvae import VqVae
 from train.codes import encode
-from train.pictures import Pictures, find, is_held_out, labels, readable
+from train.pictures import find, is_held_out, labels, readable
 
 BATCH = 64  # pictures decoded, or shown to SqueezeNet, at a time
 
@@ -31,7 +31,7 @@ def find_vqvae(source: str | Path, config: dict, folder: str | Path | None) -> t
     return folder, vqvae
 
 
-def load_grids(vqvae: Checkpoint, size: int, split: str, root: str | Path) -> Grey:
+def encode_split(vqvae: Checkpoint, size: int, split: str, root: str | Path) -> Grey:
     """The code grids of the pictures below `root`: of those kept apart by their names, or of the others.
 
     Every picture below `root` counts as one of the test split.
@@ -70,8 +70,7 @@ def gallery(vqvae: VqVae, root: str | Path, size: int, images: int) -> Gallery:
     order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))[:images].tolist()
     parts = torch.arange(len(pictures)).split(BATCH)
     real = torch.cat([perceptual.features(pictures.whole(part.tolist(), size)) for part in parts])
-    chosen = Pictures([pictures.files[i] for i in order], vqvae.colours)
-    rebuilt = features_of_codes(vqvae, encode(vqvae, chosen, size))
+    rebuilt = features_of_codes(vqvae, encode(vqvae, pictures.some(order), size))
     return Gallery(real, rebuilt, frechet_distance(rebuilt, real))
 
 
