@@ -11,8 +11,10 @@ asked for is null. The likelihood is that of the network without a class label, 
     ode_nats   the Dirichlet process' samplers "ode" and "heun": the bound of the flow itself, integrated finely
     fid        N samples against N images of the split; fid_floor: N training images against the same N images, the
                mean over several disjoint draws, since one alone is off by half its size at N = 2,000
+    fid_split  of which split the real images are that the samples were set against
 
-A denoiser of codes is judged by what its samples decode to, against every picture of a folder (train/decoded.py):
+A denoiser of codes is judged by what its samples decode to, against every picture of a folder (fid_split "all";
+train/decoded.py); --split is then for the likelihood alone:
 
     python -m train.evaluate checkpoints/faces --data DATA/faces64 --images 5000 --steps 50 --metrics fid --json
 
@@ -46,7 +48,7 @@ from dd.metrics import frechet_distance, judge, precision_recall
 from dd.networks.classifier import Classifier
 from dd.networks.unet import UNet
 from dd.perceptual import PerceptualError
-from dd.processes import REGISTRY, Process, process
+from dd.processes import REGISTRY, Process, process, suits
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.samplers import TWO_CALLS, Denoiser, default_grid, generate
@@ -64,7 +66,7 @@ KEYS = (
     "checkpoint", "process", "sampler", "steps", "images", "seed", "nll_nats", "nll_stderr", "bits_per_dim", "fid",
     "fid_floor", "precision", "recall", "accuracy", "seconds_per_image", "device", "sha256", "split", "guidance",
     "calls", "cells", "data_seed", "vlb_nats", "vlb_stderr", "ode_nats", "ode_stderr", "ode_images", "fid_rebuilt",
-    "fid_ratio",
+    "fid_ratio", "fid_split",
 )  # fmt: skip
 
 
@@ -103,7 +105,7 @@ def _load(data: dict, split: str, root: str | Path) -> Grey:
     source = data["source"]
     if source == "codes":
         vqvae = checkpoints.load(data["vqvae_folder"])
-        return decoded.load_grids(vqvae, data["grid"][0] * vqvae.network.factor, split, root)
+        return decoded.encode_split(vqvae, data["grid"][0] * vqvae.network.factor, split, root)
     try:
         return load(source, split, root)
     except (RuntimeError, OSError) as error:
@@ -119,6 +121,8 @@ def grid(config: dict) -> tuple[int, int]:
 
 def find_process(name: str, config: dict) -> Process:
     H, W = grid(config)
+    if not suits(name, config["data"]):
+        raise EvaluationError(f"{name} needs categories in an order, and codes have none; choose another --process")
     return process(name, config["data"]["K"], H * W)
 
 
@@ -343,7 +347,9 @@ def evaluate(args: argparse.Namespace) -> dict:
     if config["data"]["source"] == "codes":
         folder, vqvae = decoded.find_vqvae(args.checkpoint, config, args.vqvae)
         config = config | {"data": config["data"] | {"vqvae_folder": folder}}
+        record["split"] = args.split if "nll" in args.metrics else None
     if "fid" in args.metrics:  # first, since a missing classifier or data set shall not cost the sampling
+        record["fid_split"] = "all" if vqvae else args.split
         judged = judge_by_pictures(vqvae, args, grid(config)) if vqvae else judge_by_classifier(config, args, device)
     if "nll" in args.metrics:
         x0 = load_cells(config, args.split, args.data_root, args.images)

@@ -52,6 +52,7 @@ def test_samples_are_judged_by_what_they_decode_to(root: Path, capsys: pytest.Ca
     assert record["fid_ratio"] == pytest.approx(record["fid"] / record["fid_rebuilt"])
     assert record["seconds_per_image"] > 0
     assert record["accuracy"] is None
+    assert (record["fid_split"], record["split"]) == ("all", None)
 
 
 @needs_weights
@@ -59,7 +60,7 @@ def test_rebuilt_pictures_in_place_of_samples_have_ratio_one(root: Path):
     vqvae = checkpoints.load(root / "faces-vqvae")
     gallery = decoded.gallery(vqvae.network, root / "pictures", 32, N)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:N]
-    grids = decoded.load_grids(vqvae, 32, "test", root / "pictures").images
+    grids = decoded.encode_split(vqvae, 32, "test", root / "pictures").images
     assert decoded.compare(vqvae.network, grids[order], gallery)["fid_ratio"] == pytest.approx(1.0, rel=1e-4)
     assert gallery.fid_rebuilt > 0
     assert len(gallery.real) == 40
@@ -67,7 +68,7 @@ def test_rebuilt_pictures_in_place_of_samples_have_ratio_one(root: Path):
 
 def test_the_bound_is_that_of_the_pictures_kept_apart_by_their_names(root: Path, capsys: pytest.CaptureFixture):
     vqvae = checkpoints.load(root / "faces-vqvae")
-    parts = [decoded.load_grids(vqvae, 32, split, root / "pictures") for split in ("train", "held-out", "test")]
+    parts = [decoded.encode_split(vqvae, 32, split, root / "pictures") for split in ("train", "held-out", "test")]
     files = find(root / "pictures")
     apart = [is_held_out(path, 0.3) for path in files]
     assert [len(part.images) for part in parts] == [40 - sum(apart), sum(apart), 40]
@@ -76,6 +77,7 @@ def test_the_bound_is_that_of_the_pictures_kept_apart_by_their_names(root: Path,
     images = ("--images", "5", "--metrics", "nll")
     record = run(root, capsys, *images)
     assert record["bits_per_dim"] == pytest.approx(record["nll_nats"] / 64 / np.log(2))
+    assert (record["fid_split"], record["split"]) == (None, "held-out")
     assert run(root, capsys, *images, "--split", "test")["nll_nats"] != record["nll_nats"]
 
 
@@ -85,6 +87,8 @@ def test_another_vqvae_and_missing_pictures_are_said(root: Path, tmp_path: Path,
         run(root, capsys, "--vqvae", str(tmp_path / "other"))
     with pytest.raises(SystemExit, match="no pictures"):
         run(root, capsys, "--data", str(tmp_path))
+    with pytest.raises(SystemExit, match="codes have none"):
+        run(root, capsys, "--process", "d3pm-gaussian")
 
 
 def test_a_copied_grid_has_everything_in_common_with_its_original():
