@@ -84,12 +84,12 @@ def _workers() -> ThreadPoolExecutor:
 
 
 def spread(function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
-    """function(*batches) of tensors that share a batch axis, on the CPU, a piece of the batch a core.
+    """function(*batches) of tensors that share a batch axis; on the CPU, a piece of the batch a core.
 
     A piece takes one thread from end to end, so that cores meet once a call. Threads that share every operation meet
     hundreds of times, and whenever another process has one of the cores, the other core waits for it.
     """
-    n = min(CORES, len(batches[0]))
+    n = min(CORES, len(batches[0])) if batches[0].device.type == "cpu" else 1
     if n == 1:
         return function(*batches)
     pieces = zip(*(batch.tensor_split(n) for batch in batches), strict=True)

@@ -12,6 +12,7 @@ from dd.checkpoints import Checkpoint, CheckpointError
 from dd.device import autocast, spread
 from dd.images import crop, to_tensor
 from dd.networks.vqvae import VqVae
+from dd.processes import Process
 
 MASK = 255
 
@@ -19,7 +20,7 @@ MASK = 255
 class GreyLevels:
     """Categories 0..K-1 are greys from black to white; a cell is a pixel."""
 
-    factor = 1
+    factor, greys = 1, True
 
     def __init__(self, K: int):
         self.levels = torch.linspace(0, 1, K)
@@ -27,6 +28,10 @@ class GreyLevels:
     def of_points(self, p: Tensor) -> np.ndarray:
         """Mean greys (B, H, W) of points p (B, K, H, W)."""
         return _greys(torch.einsum("bkhw,k->bhw", p.float(), self.levels) if p.shape[1] > 2 else p[:, 1].float())
+
+    def of_state(self, process: Process, x: Tensor, t: float) -> np.ndarray:
+        """Greys of states x at time t: the points of the simplex where they are."""
+        return self.of_points(process.simplex(x))
 
     def of_cells(self, cells: Tensor) -> np.ndarray:
         """Greys of categories (B, H, W)."""
@@ -54,30 +59,38 @@ def decoded(name: str, data: dict, vqvae: Checkpoint) -> "Decoded":
 class Decoded:
     """Categories are the codes of a VQ-VAE with one colour; a cell is factor x factor pixels."""
 
+    greys = False
+
     def __init__(self, vqvae: VqVae):
         self.vqvae, self.factor = vqvae.to(memory_format=torch.channels_last), vqvae.factor
+        self.device = next(vqvae.parameters()).device
 
     def of_points(self, p: Tensor) -> np.ndarray:
         """Greys (B, H factor, W factor) decoded from the mean code vectors of p (B, K, H, W)."""
-        return _greys(spread(self._decode, p.float()))
+        return _greys(spread(self._decode, p.float().to(self.device)))
+
+    def of_state(self, process: Process, x: Tensor, t: float) -> np.ndarray:
+        """What the evidence of states x at time t says of the codes; among many of them a state itself is far from its
+        corner long after it is certain."""
+        return self.of_points(torch.softmax(process.evidence(x, t), 1))
 
     @torch.inference_mode()
     def _decode(self, p: Tensor) -> Tensor:
-        with autocast(p.device):
+        with autocast(self.device):
             return self.vqvae.decode_mixture(p)[:, 0]
 
     @torch.inference_mode()
     def of_cells(self, cells: Tensor) -> np.ndarray:
         """Greys decoded from codes (B, H, W)."""
-        with autocast(cells.device):
-            return _greys(self.vqvae.decode(cells)[:, 0])
+        with autocast(self.device):
+            return _greys(self.vqvae.decode(cells.to(self.device))[:, 0])
 
     @torch.inference_mode()
     def read(self, image: Image.Image, H: int, W: int) -> Tensor:
         """Codes (H, W) of the middle of any picture."""
-        x = to_tensor(crop(image.convert("L"), W * self.factor, H * self.factor))
-        with autocast(x.device):
-            return self.vqvae.encode(x)[0]
+        x = to_tensor(crop(image.convert("L"), W * self.factor, H * self.factor)).to(self.device)
+        with autocast(self.device):
+            return self.vqvae.encode(x)[0].cpu()
 
 
 def masked(picture: np.ndarray, mask: Tensor, factor: int) -> np.ndarray:
@@ -87,4 +100,4 @@ def masked(picture: np.ndarray, mask: Tensor, factor: int) -> np.ndarray:
 
 
 def _greys(x: Tensor) -> np.ndarray:
-    return (x.float() * 254).round().clamp_(0, 254).to(torch.uint8).numpy()
+    return (x.float() * 254).round().clamp_(0, 254).to(torch.uint8).cpu().numpy()

@@ -129,7 +129,7 @@ class Denoiser:
         return f_any + self.guidance * (f - f_any)
 
     def _ask(self, *inputs: Tensor) -> Tensor:
-        return spread(self._call, *inputs) if self.device.type == "cpu" else self._call(*inputs)
+        return spread(self._call, *inputs)
 
     @torch.inference_mode()
     def _call(self, *inputs: Tensor) -> Tensor:

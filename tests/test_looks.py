@@ -1,16 +1,20 @@
 """How points of the simplex become pictures."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw, ImageOps
 
-from dd import checkpoints
+from dd import checkpoints, looks
 from dd.checkpoints import CheckpointError
 from dd.looks import MASK, Decoded, GreyLevels, masked
 from dd.networks.vqvae import VqVae
-from dd.runs import Models, Recipe, Run
-from tests.tiny import VQVAE, write_checkpoint, write_vqvae
+from dd.processes import process
+from dd.runs import Lane, Models, Recipe, RecipeError, Run
+from dd.ui.controls import process_choices
+from tests.tiny import VQVAE, write_checkpoint, write_faces, write_vqvae
 
 
 def test_corners_look_like_their_categories():
@@ -47,6 +51,58 @@ def test_a_denoiser_of_codes_runs_and_is_shown_decoded(tmp_path):
     run = Run(Recipe("codes", steps=3, images=2), Models(tmp_path))
     assert run.exhaust()[0].shape == (2, 6, 6)
     assert run.views[-1][0].guess.shape == (2, 24, 24)
+
+
+def test_a_state_of_codes_looks_like_its_evidence_and_one_of_greys_like_itself():
+    torch.manual_seed(0)
+    process_, generator = process("dirichlet", 8, 36), torch.Generator().manual_seed(0)
+    x = process_.prior((2, 6, 6), generator)
+    look = Decoded(VqVae(**VQVAE).eval())
+    points = torch.softmax(process_.evidence(x, 0.3), 1)
+    assert np.array_equal(look.of_state(process_, x, 0.3), look.of_points(points))
+    assert not np.array_equal(look.of_state(process_, x, 0.3), look.of_points(x))
+    assert np.array_equal(GreyLevels(8).of_state(process_, x, 0.3), GreyLevels(8).of_points(x.float()))
+
+
+class Elsewhere(torch.nn.Module):
+    """A VQ-VAE on another device than the cells: it notes where its arguments are, and answers in zeros."""
+
+    factor = 4
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.empty(1, device="meta"))
+        self.seen: list[str] = []
+
+    def decode_mixture(self, p):
+        self.seen.append(p.device.type)
+        return torch.zeros(len(p), 1, 8, 8)
+
+    def decode(self, cells):
+        return self.decode_mixture(cells)
+
+    def encode(self, x):
+        return self.decode_mixture(x)[:, 0]
+
+
+def test_points_codes_and_pictures_go_to_the_vqvae_s_device(monkeypatch):
+    monkeypatch.setattr(looks, "autocast", lambda device: contextlib.nullcontext())
+    vqvae = Elsewhere()
+    look = Decoded(vqvae)
+    assert look.of_points(torch.rand(3, 8, 2, 2)).shape == (3, 8, 8)
+    assert look.of_cells(torch.zeros(3, 2, 2, dtype=torch.long)).shape == (3, 8, 8)
+    assert look.read(Image.new("L", (9, 9)), 2, 2).device.type == "cpu"
+    assert vqvae.seen == ["meta"] * 3
+
+
+def test_processes_that_need_an_order_are_refused_for_codes(tmp_path):
+    write_faces(tmp_path)
+    models = Models(tmp_path)
+    with pytest.raises(RecipeError, match="codes have none"):
+        Run(Recipe("faces", (Lane("d3pm-gaussian", "ancestral"),), steps=3, images=2), models)
+    assert "d3pm-gaussian" not in [name for _, name in process_choices(models, "faces")]
+    write_checkpoint(tmp_path / "tiny")
+    assert "d3pm-gaussian" in [name for _, name in process_choices(models, "tiny")]
 
 
 def test_another_vqvae_than_the_denoiser_s_own_is_refused(tmp_path):

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import gradio as gr
 
-from dd.looks import GreyLevels
 from dd.processes import REGISTRY
 from dd.runs import Run
 from dd.ui.controls import refuse, title
@@ -43,9 +42,8 @@ def build(stage: gr.HTML, session: gr.State, player: str) -> None:
         except (IndexError, ValueError) as error:
             raise refuse(error) from error
         session.pins = pins
-        greys = isinstance(run.look, GreyLevels)
         # `run`, since the page takes no notice of a value that is the one before, of the same recipe run again
-        return json.dumps({"run": session.number, "K": run.K, "greys": greys, "pins": paths})
+        return json.dumps({"run": session.number, "K": run.K, "greys": run.look.greys, "pins": paths})
 
     stage.select(on_select, session, view, queue=False, **QUIET)
 
