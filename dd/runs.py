@@ -22,13 +22,14 @@ from dd import checkpoints
 from dd.checkpoints import Checkpoint
 from dd.device import for_inference
 from dd.looks import Decoded, GreyLevels, decoded, masked
-from dd.processes import EVERY, REGISTRY, process
+from dd.processes import EVERY, REGISTRY, process, suits
 from dd.processes.clock import entropy
 from dd.samplers import TWO_CALLS, Denoiser, Frame, default_grid, race, reverse, time_grid
 
 MAX_STEPS, MAX_IMAGES, MAX_LANES = 500, 64, 4
 MAX_WORK = 40_000  # steps x images x lanes of one run
 MAX_GUIDANCE = 10.0
+GRID = (28, 28)  # cells of an image where the configuration says nothing else
 
 
 class RecipeError(ValueError):
@@ -115,8 +116,10 @@ def real(value: object, name: str, low: float, high: float) -> float:
     return number
 
 
-def check(recipe: Recipe, classes: int, K: int, H: int, W: int) -> Recipe:
-    """The recipe with every field validated and converted; raises RecipeError."""
+def check(recipe: Recipe, config: dict[str, Any]) -> Recipe:
+    """The recipe with every field validated and converted for a model of this configuration; raises RecipeError."""
+    classes, data = config["network"]["classes"], config["data"]
+    K, (H, W) = data["K"], data.get("grid", GRID)
     steps = whole(recipe.steps, "The number of steps", 1, MAX_STEPS)
     images = whole(recipe.images, "The number of images", 1, MAX_IMAGES)
     seed = whole(recipe.seed, "The seed", 0, 2**31 - 1)
@@ -134,6 +137,11 @@ def check(recipe: Recipe, classes: int, K: int, H: int, W: int) -> Recipe:
             f"({MAX_WORK:,} in all); lower one of them"
         )
     lanes = tuple(_check_lane(lane, K, H * W) for lane in recipe.lanes)
+    for lane in lanes:
+        if not suits(lane.process, data):
+            raise RecipeError(
+                f"{lane.process} needs categories in an order, and codes have none; choose another process"
+            )
     given = None if recipe.given is None else _check_given(recipe.given, K, H, W)
     return dataclasses.replace(
         recipe, steps=steps, images=images, seed=seed, guidance=guidance, label=label, lanes=lanes, given=given
@@ -263,16 +271,15 @@ class Run:
     def __init__(self, recipe: Recipe, models: Models):
         checkpoint = models.get(recipe.checkpoint)
         self.config = checkpoint.config
-        self.K, (self.H, self.W) = self.config["data"]["K"], self.config["data"].get("grid", (28, 28))
-        classes = self.config["network"]["classes"]
-        recipe = check(recipe, classes, self.K, self.H, self.W)
+        self.K, (self.H, self.W) = self.config["data"]["K"], self.config["data"].get("grid", GRID)
+        recipe = check(recipe, self.config)
         if recipe.sha256 and recipe.sha256 != checkpoint.sha256:
             raise RecipeError(
                 f"this recipe was made with other weights of {recipe.checkpoint} ({str(recipe.sha256)[:12]}, here are "
                 f"{checkpoint.sha256[:12]}): the picture would differ. Remove its sha256 to run it anyway"
             )
         self.recipe = dataclasses.replace(recipe, sha256=checkpoint.sha256)
-        self.labels = self._labels(classes)
+        self.labels = self._labels(self.config["network"]["classes"])
         self.generators = [torch.Generator().manual_seed(recipe.seed) for _ in recipe.lanes]
         self.look = models.look(recipe.checkpoint)
         given = recipe.given
@@ -353,11 +360,7 @@ class Run:
             self.trajectory.append([(process_.simplex(f.x[:n]).half(), f.p[:n].half()) for f, process_ in pairs])
 
     def _view(self, frame: Frame, process_) -> View:
-        if isinstance(self.look, Decoded):  # among many codes a state is far from its corner long after it is certain
-            point = torch.softmax(process_.evidence(frame.x, frame.t), 1)
-        else:
-            point = process_.simplex(frame.x)
-        state = self.look.of_points(point)
+        state = self.look.of_state(process_, frame.x, frame.t)
         if process_.name == "d3pm-absorbing":
             state = masked(state, frame.x == self.K, self.look.factor)
         bits = None

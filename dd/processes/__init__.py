@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 from dd.processes.base import Process, log_posterior
 from dd.processes.d3pm import D3PM
@@ -22,6 +23,12 @@ REGISTRY: dict[str, Callable[..., Process]] = {
 
 OWN_NETWORK: dict[str, Callable[..., Process]] = {"ddpm": Pixels}  # not answered by the evidence network
 EVERY = REGISTRY | OWN_NETWORK
+ORDERED = ("d3pm-gaussian",)  # whose noise goes to neighbouring categories
+
+
+def suits(name: str, data: dict[str, Any]) -> bool:
+    """Whether the process means something for these data (of a configuration): the codes of a VQ-VAE have no order."""
+    return name not in ORDERED or "vqvae" not in data
 
 
 @lru_cache(maxsize=32)
@@ -32,4 +39,4 @@ def process(name: str, K: int, cells: int) -> Process:
     return EVERY[name](K, cells)
 
 
-__all__ = ["EVERY", "OWN_NETWORK", "REGISTRY", "Process", "log_posterior", "process"]
+__all__ = ["EVERY", "OWN_NETWORK", "REGISTRY", "Process", "log_posterior", "process", "suits"]

@@ -6,7 +6,7 @@ import random
 import gradio as gr
 
 from dd.data import LABELS
-from dd.processes import OWN_NETWORK, REGISTRY, process
+from dd.processes import OWN_NETWORK, REGISTRY, process, suits
 from dd.runs import Lane, Models, Recipe, RecipeError
 
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
@@ -33,10 +33,15 @@ METHOD_NAMES = {
 }
 
 
-def process_choices(models: Models | None = None, model: str = "") -> list[tuple[str, str]]:
-    """The processes of every model, and those that have a network of their own for this model's data."""
-    own = [name for name, made in OWN_NETWORK.items() if models and models.companion(model, made.architecture)]
-    return [(PROCESS_NAMES.get(name, name), name) for name in [*REGISTRY, *own]]
+def process_choices(models: Models, model: str, inpaint: bool = False) -> list[tuple[str, str]]:
+    """The processes that suit this model's data, and those with a network of their own for them.
+
+    inpaint: those alone to which a cell can be known for certain.
+    """
+    names = [name for name in REGISTRY if suits(name, models.config(model)["data"])]
+    if not inpaint:
+        names += [name for name, made in OWN_NETWORK.items() if models.companion(model, made.architecture)]
+    return [(PROCESS_NAMES.get(name, name), name) for name in names]
 
 
 def method_choices(name: str) -> list[tuple[str, str]]:

@@ -17,7 +17,6 @@ from dd.ui.controls import (
     method_choices,
     model_dropdown,
     process_and_sampler,
-    process_choices,
     recipe,
     refuse,
     seed_with_dice,
@@ -123,7 +122,7 @@ def build(models: Models, engine: Engine) -> gr.State:
 def _option_sliders() -> dict[str, gr.Slider]:
     """One slider for every option that any process has; only those of the chosen process and sampler are visible."""
     sliders = {}
-    for _, name in process_choices():
+    for name in EVERY:
         for key, option in named_process(name, 2, 784).options.items():
             if key not in sliders:
                 sliders[key] = gr.Slider(
