@@ -258,13 +258,17 @@ class View:
     step: int
     calls: int
     t: float
+    milliseconds: float  # what the step took of the run's time, with its share of the calls in common
     entropy: float | None  # bits per cell of the posterior, where there is one
     state: np.ndarray
     guess: np.ndarray
 
 
 class Run:
-    """A recipe being run. `advance` makes exactly one reverse step of every lane; `views` keeps all of them."""
+    """A recipe being run. `advance` makes exactly one reverse step of every lane; `views` keeps all of them.
+
+    The last step draws the clean categories: state and guess of its views are that picture.
+    """
 
     keep_simplex = 20_000_000  # bytes of trajectory kept for looking at single cells, of the first images
 
@@ -340,9 +344,8 @@ class Run:
             views = [self._view(frame, process_) for frame, process_ in zip(frames, self.processes, strict=True)]
             if all(frame.t <= 0 for frame in frames):
                 self._finish(frames)
-                views = [
-                    dataclasses.replace(v, guess=self.look.of_cells(c)) for v, c in zip(views, self.cells, strict=True)
-                ]
+                clean = [self.look.of_cells(cells) for cells in self.cells]
+                views = [dataclasses.replace(v, state=c, guess=c) for v, c in zip(views, clean, strict=True)]
             self.views.append(views)
             self._remember(frames)
             self.milliseconds.append(1000 * (time.perf_counter() - start))
@@ -360,13 +363,16 @@ class Run:
             self.trajectory.append([(process_.simplex(f.x[:n]).half(), f.p[:n].half()) for f, process_ in pairs])
 
     def _view(self, frame: Frame, process_) -> View:
+        start = time.perf_counter()
         state = self.look.of_state(process_, frame.x, frame.t)
         if process_.name == "d3pm-absorbing":
             state = masked(state, frame.x == self.K, self.look.factor)
         bits = None
         if process_.name in REGISTRY:
             bits = float(entropy(frame.p.clamp(min=1e-12).log()).mean()) / math.log(2)
-        return View(frame.step, frame.calls, frame.t, bits, state, self.look.of_points(frame.p))
+        guess = self.look.of_points(frame.p)
+        milliseconds = 1000 * (frame.seconds + time.perf_counter() - start)
+        return View(frame.step, frame.calls, frame.t, milliseconds, bits, state, guess)
 
     def exhaust(self) -> list[Tensor]:
         """Run to the end; the clean categories of every lane, (B, H, W)."""

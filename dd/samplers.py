@@ -4,8 +4,9 @@
 page step it, an evaluator exhaust it, and several lanes share one network call (`race`).
 """
 
+import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -37,13 +38,17 @@ class Query:
 
 @dataclass(frozen=True)
 class Frame:
-    """What a viewer gets after each step: the state, and the posterior p over clean categories there."""
+    """What a viewer gets after each step: the state, and the posterior p over clean categories there.
+
+    seconds: what the step took, with the lane's share of the network calls that it has in common with others.
+    """
 
     step: int
     calls: int
     t: float
     x: Tensor
     p: Tensor
+    seconds: float = 0.0
 
 
 def time_grid(process: Process, steps: int, kind: str = "cosine") -> list[float]:
@@ -153,22 +158,27 @@ def race(
     n = len(runs)
     denoisers = denoise if isinstance(denoise, list) else [denoise] * n
     queries: list[Query | None] = [next(run) for run in runs]
-    f, calls, latest = [None] * n, [0] * n, [None] * n
+    f, calls, latest, spent = [None] * n, [0] * n, [None] * n, [0.0] * n
 
     def ask(lanes: list[int]) -> None:
         for network in {id(denoisers[i]): denoisers[i] for i in lanes}.values():
             together = [i for i in lanes if denoisers[i] is network]
+            start = time.perf_counter()
             answers = network(torch.cat([queries[i].evidence for i in together]))
+            seconds = time.perf_counter() - start
             for i, f_i in zip(together, answers.split([len(queries[i].x) for i in together]), strict=True):
                 f[i] = f_i
                 calls[i] += 1
+                spent[i] += seconds * len(f_i) / len(answers)
 
     def advance(lanes: list[int]) -> None:
         for i in lanes:
+            start = time.perf_counter()
             try:
                 queries[i] = runs[i].send(f[i])
             except StopIteration:
-                queries[i] = None
+                queries[i], latest[i] = None, replace(latest[i], seconds=0.0)
+            spent[i] += time.perf_counter() - start
 
     step = 0
     while live := [i for i in range(n) if queries[i] is not None]:
@@ -176,8 +186,9 @@ def race(
             ask(asking)
         for i in live:
             q = queries[i]
-            latest[i] = Frame(step, calls[i], q.t, q.x, q.estimate(f[i], q.evidence))
+            latest[i] = Frame(step, calls[i], q.t, q.x, q.estimate(f[i], q.evidence), spent[i])
         yield list(latest)
+        spent = [0.0] * n
         step += 1
         advance(live)
         if inner := [i for i in live if queries[i] is not None and not queries[i].shown]:

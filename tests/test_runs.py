@@ -11,7 +11,7 @@ from PIL import Image
 from dd import __main__ as cli
 from dd import export
 from dd.checkpoints import CheckpointError
-from dd.looks import MASK
+from dd.looks import MASK, GreyLevels
 from dd.processes import REGISTRY, process
 from dd.runs import Given, Lane, Models, Recipe, RecipeError, Run
 from dd.ui import explorer
@@ -72,6 +72,24 @@ def test_a_race_of_two_call_methods_alone_ends_when_they_do(models):
     run = Run(dataclasses.replace(BASE, lanes=lanes, equal_calls=True), models)
     run.exhaust()
     assert len(run.views) == run.total == 3
+
+
+def test_the_last_state_is_the_clean_picture(models):
+    lanes = (Lane("dirichlet", "dirichlet"), Lane("gaussian", "ddpm"))
+    run = Run(dataclasses.replace(BASE, lanes=lanes), models)
+    run.exhaust()
+    for view, cells in zip(run.views[-1], run.cells, strict=True):
+        assert np.array_equal(view.state, GreyLevels(2).of_cells(cells))
+        assert np.array_equal(view.state, view.guess)
+    assert any(not np.array_equal(view.state, view.guess) for view in run.views[-2])
+
+
+def test_the_time_of_a_step_is_shared_out_among_its_lanes(models):
+    lanes = (Lane("dirichlet", "euler"), Lane("dirichlet", "heun"))
+    run = Run(dataclasses.replace(BASE, lanes=lanes, equal_calls=True), models)
+    run.exhaust()
+    for views, milliseconds in zip(run.views, run.milliseconds, strict=True):
+        assert 0 < sum(view.milliseconds for view in views) <= milliseconds
 
 
 def test_masked_cells_are_shown_as_masked(models):

@@ -1,5 +1,7 @@
 """Samplers held to a known joint law: enumeration in place of the network, total variation to the truth."""
 
+import time
+
 import pytest
 import torch
 
@@ -167,3 +169,23 @@ def test_query_is_what_the_network_sees() -> None:
     query = next(reverse(process_, x, [1.0, 0.5, 0.0], "dirichlet", generator))
     assert isinstance(query, Query)
     assert torch.equal(query.evidence, process_.evidence(x, 1.0))
+
+
+def test_lanes_share_the_time_of_their_calls_by_size_and_a_lane_that_has_ended_takes_none() -> None:
+    process_, toy = process("d3pm-uniform", 3, 3), three_cells()
+
+    def slow(l: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.04)
+        return toy.denoise(l)
+
+    def lane(rows: int, steps: int):
+        generator = torch.Generator().manual_seed(0)
+        x = process_.prior((rows, 1, toy.D), generator)
+        return reverse(process_, x, time_grid(process_, steps), "ancestral", generator)
+
+    start, shown = time.perf_counter(), list(race([lane(3, 4), lane(1, 2)], slow))
+    total = time.perf_counter() - start
+    assert all(large.seconds >= 0.03 and small.seconds >= 0.01 for large, small in shown[:2])
+    assert all(large.seconds >= 0.04 for large, _ in shown[2:-1])
+    assert [small.seconds for _, small in shown[3:]] == [0.0, 0.0]
+    assert 4 * 0.04 <= sum(frame.seconds for frames_ in shown for frame in frames_) <= total
