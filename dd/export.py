@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from dd.looks import MASK
 from dd.runs import RecipeError, Run
@@ -11,6 +11,7 @@ from dd.runs import RecipeError, Run
 _MASK_COLOUR = (217, 140, 0)
 MOST_FRAMES = 120
 EDGE = 560  # longest side aimed at, in pixels
+CAPTION = 14  # pixels of a lane's name
 
 
 def picture(run: Run, step: int = -1, guess: bool = True, edge: int = EDGE) -> Image.Image:
@@ -23,7 +24,21 @@ def picture(run: Run, step: int = -1, guess: bool = True, edge: int = EDGE) -> I
     gap = np.full((tiles[0].shape[0], 6, 3), 128, np.uint8)
     row = np.concatenate([x for tile in tiles for x in (tile, gap)][:-1], axis=1)
     scale = max(1, edge // max(tiles[0].shape[:2]))
-    return Image.fromarray(np.kron(row, np.ones((scale, scale, 1), np.uint8)))
+    image = Image.fromarray(np.kron(row, np.ones((scale, scale, 1), np.uint8)))
+    if len(views) == 1:
+        return image
+    return _captioned(image, [f"{lane.process}, {lane.method}" for lane in run.recipe.lanes])
+
+
+def _captioned(row: Image.Image, names: list[str]) -> Image.Image:
+    """The lanes side by side with their names above them."""
+    font = ImageFont.load_default(CAPTION)
+    out = Image.new("RGB", (row.width, row.height + 2 * CAPTION), "white")
+    out.paste(row, (0, 2 * CAPTION))
+    draw = ImageDraw.Draw(out)
+    for i, name in enumerate(names):
+        draw.text((i * (row.width + 6) / len(names) + 4, CAPTION / 2), name, "black", font)
+    return out
 
 
 def _tile(codes: np.ndarray, gap: int = 2) -> np.ndarray:

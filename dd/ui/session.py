@@ -94,7 +94,8 @@ class Session:
         if run is None or not run.views:
             raise RecipeError("there is nothing to download yet; press Run first")
         recipe = run.recipe
-        name = f"{recipe.checkpoint}-{recipe.lanes[0].process}-{recipe.steps}-steps-seed-{recipe.seed}.{kind}"
+        lanes = recipe.lanes[0].process if len(recipe.lanes) == 1 else f"{len(recipe.lanes)}-lanes"
+        name = f"{recipe.checkpoint}-{lanes}-{recipe.steps}-steps-seed-{recipe.seed}.{kind}"
         if self.folder is None:
             self.folder = tempfile.TemporaryDirectory(prefix="dd-")  # gone with the session
         path = Path(self.folder.name) / name
