@@ -3,10 +3,11 @@
 import gradio as gr
 
 from dd.results import find_bound, find_samples, read
-from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError
+from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run
 from dd.samplers import TWO_CALLS
 from dd.ui import explorer, transport
 from dd.ui.controls import (
+    class_choices,
     class_dropdown,
     guidance_slider,
     method_choices,
@@ -26,7 +27,12 @@ INTRO = (
     "the network. Afterwards a table shows what was measured before for exactly these settings."
 )
 DEFAULT = ["dirichlet/dirichlet", "d3pm-absorbing/ancestral", "d3pm-uniform/ancestral", "gaussian/ddpm"]
-HEADERS = ["Lane", "Calls", "Bound, nats per image", "FID", "FID floor", "Accuracy", "s per image"]
+HEADERS = ["Lane", "Calls", "Seconds here", "Bound, nats per image", "FID (floor)", "Class accuracy", "s per image"]
+NOTE = (
+    "Seconds here are this run's, every lane with its share of the network's time. The rest was measured before, of "
+    "these weights at exactly this setting: the bound on -log p without a class, and of samples of all classes their "
+    "distance to real images (FID; the floor is that between two sets of real ones). Less of either is better."
+)
 
 
 def lane_choices(models: Models, model: str) -> list[tuple[str, str]]:
@@ -50,14 +56,15 @@ def build(models: Models, engine: Engine) -> None:
                 info="For every lane; samplers with two calls a step take half as many steps.",
             )  # fmt: skip
             images = gr.Slider(1, 36, 9, step=1, label="Images", info="In every lane.")
-            label, guidance = class_dropdown(models, model), guidance_slider()
+            label = class_dropdown(models, model)
+            guidance = guidance_slider(label)
             seed = seed_with_dice("compare", "race")
         with gr.Column(scale=3, min_width=320, elem_classes="dd-stage"):
             buttons = transport.buttons("compare")
-            stage = player("lanes", "Press Run to start all lanes together.", "compare-player")
+            titles = [title(_lane(pair)) for pair in DEFAULT]
+            stage = player("lanes", "Press Run to start all lanes together.", "compare-player", titles)
             explorer.build(stage, session, "compare-player")
-            with gr.Row():
-                transport.downloads("compare", session)
+            files = gr.Row()
             table = gr.Markdown(elem_id="compare-table", elem_classes="dd-table")
 
     controls = [model, lanes, calls, images, label, guidance, seed]
@@ -65,15 +72,23 @@ def build(models: Models, engine: Engine) -> None:
     def to_recipe(model, lanes, calls, images, label, guidance, seed) -> Recipe:
         if len(lanes or []) < 2:
             raise RecipeError("choose at least two lanes to compare")
-        pairs = [Lane(*str(lane).split("/", 1)) for lane in lanes]
-        return recipe(model, pairs, calls, images, label, guidance, seed, equal_calls=True)
+        return recipe(model, [_lane(pair) for pair in lanes], calls, images, label, guidance, seed, equal_calls=True)
+
+    def fill(run: Run) -> list:
+        loaded = run.recipe
+        pairs = [f"{lane.process}/{lane.method}" for lane in loaded.lanes]
+        return [
+            loaded.checkpoint, gr.Dropdown(lane_choices(models, loaded.checkpoint), value=pairs), loaded.steps,
+            loaded.images, gr.Dropdown(class_choices(models, loaded.checkpoint), value=str(loaded.label)),
+            loaded.guidance, loaded.seed,
+        ]  # fmt: skip
 
     def measured(session: Session | None) -> str:
-        if session is None or session.run is None:
+        """The table of a finished run."""
+        if session is None or session.run is None or not session.run.finished:
             return ""
-        rows = [HEADERS, ["---"] * len(HEADERS)]
-        rows += [_row(session.run.recipe, i, network.sha256) for i, network in enumerate(session.run.networks)]
-        return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+        rows = [HEADERS, ["---"] * len(HEADERS), *(_row(session.run, i) for i in range(len(session.run.networks)))]
+        return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{NOTE}"
 
     model.input(
         lambda name: gr.Dropdown(lane_choices(models, name), value=DEFAULT),
@@ -82,24 +97,38 @@ def build(models: Models, engine: Engine) -> None:
         queue=False,
         **transport.QUIET,
     )
-    running = transport.connect(buttons, stage, session, controls, to_recipe, models, engine)
-    running.then(measured, session, table, **transport.QUIET)
+    events = transport.connect(buttons, stage, session, controls, to_recipe, models, engine)
+    with files:
+        transport.downloads("compare", session)
+        loaded = transport.loader(
+            "Compare", buttons, stage, session, controls, fill, to_recipe, models, engine
+        )  # fmt: skip
+    for event in (events.running, events.stepping, events.resetting, loaded):
+        event.then(measured, session, table, **transport.QUIET)
 
 
-def _row(made: Recipe, i: int, sha256: str) -> list[str]:
-    """The stored measurements of a lane at exactly its settings; "not measured" where there are none."""
-    lane = made.lanes[i]
+def _lane(pair: str) -> Lane:
+    """Of "process/sampler", as the list of lanes has it."""
+    return Lane(*str(pair).split("/", 1))
+
+
+def _row(run: Run, i: int) -> list[str]:
+    """How long a lane took, and what is stored of exactly its settings; "not measured" where there is nothing."""
+    made, lane, sha256 = run.recipe, run.recipe.lanes[i], run.networks[i].sha256
     calls = made.steps if lane.method not in TWO_CALLS else 2 * max(1, made.steps // 2)
     steps = calls // 2 if lane.method in TWO_CALLS else calls
     records = read()
     stored = find_samples(records, sha256, lane.process, lane.method, steps, made.guidance) or {}
+    stored = stored if made.label == "each" else {}  # what is stored is of samples of all classes
     bound = find_bound(records, sha256, lane.process) or {}
+    seconds = sum(views[i].milliseconds for views in run.views) / 1000
 
-    def show(key: str, form: str) -> str:
-        value = (bound if key == "nll_nats" else stored).get(key)
-        return "not measured" if value is None else format(value, form)
+    def show(known: dict, *keys: str, form: str) -> str:
+        values = [known.get(key) for key in keys]
+        return "not measured" if None in values else form.format(*values)
 
     return [
-        title(lane), str(calls), show("nll_nats", ".2f"), show("fid", ".2f"), show("fid_floor", ".2f"),
-        show("accuracy", ".1%"), show("seconds_per_image", ".3f"),
+        title(lane), str(calls), f"{seconds:.2f}", show(bound, "nll_nats", form="{:.2f}"),
+        show(stored, "fid", "fid_floor", form="{:.2f} ({:.2f})"), show(stored, "accuracy", form="{:.1%}"),
+        show(stored, "seconds_per_image", form="{:.3f}"),
     ]  # fmt: skip

@@ -86,11 +86,14 @@ def class_dropdown(models: Models, model: gr.Dropdown, value: str | None = None)
     return label
 
 
-def guidance_slider() -> gr.Slider:
-    return gr.Slider(
+def guidance_slider(label: gr.Dropdown) -> gr.Slider:
+    """Of no use while no class is chosen in the dropdown `label`."""
+    guidance = gr.Slider(
         0, 5, 1.0, step=0.1, label="Guidance",
         info="How strongly the class is insisted on; any value but 1 costs twice the network.",
     )  # fmt: skip
+    label.change(lambda value: gr.Slider(interactive=value != "any"), label, guidance, queue=False, **QUIET)
+    return guidance
 
 
 def seed_with_dice(prefix: str, what: str = "picture") -> gr.Number:
@@ -100,18 +103,20 @@ def seed_with_dice(prefix: str, what: str = "picture") -> gr.Number:
     return seed
 
 
-def process_and_sampler(models: Models, model: gr.Dropdown) -> tuple[gr.Dropdown, gr.Dropdown]:
+def process_and_sampler(models: Models, model: gr.Dropdown, inpaint: bool = False) -> tuple[gr.Dropdown, gr.Dropdown]:
     """The Dirichlet process and its step to begin with; another model or process brings its own choices."""
     process = gr.Dropdown(
-        process_choices(models, model.value), value="dirichlet", label="Process", info="The noise to run backwards."
-    )
+        process_choices(models, model.value, inpaint), value="dirichlet", label="Process",
+        info="The noise to run backwards.",
+    )  # fmt: skip
     sampler = gr.Dropdown(
         method_choices("dirichlet"), value="dirichlet", label="Sampler", info="How one reverse step is taken."
     )
-    model.input(
-        lambda name: (gr.Dropdown(process_choices(models, name), value="dirichlet"), first_method("dirichlet")),
-        model, [process, sampler], queue=False, **QUIET
-    )  # fmt: skip
+
+    def first(name: str) -> tuple:
+        return gr.Dropdown(process_choices(models, name, inpaint), value="dirichlet"), first_method("dirichlet")
+
+    model.input(first, model, [process, sampler], queue=False, **QUIET)
     return process, sampler
 
 

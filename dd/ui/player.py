@@ -11,7 +11,7 @@ from dd.runs import Run
 STATIC = Path(__file__).parent / "static"
 
 _PANELS = (
-    "<div class='dd-panels'>{panels}</div>"
+    "<div class='dd-panels dd-{layout}'>{panels}</div>"
     "<div class='dd-bar'><button type='button' class='dd-replay' disabled>Replay</button>{toggle}"
     "<input type='range' min='0' max='1' value='0' step='1' disabled aria-label='Timeline of the run'></div>"
     "<div class='dd-status' role='status' aria-live='off'></div>{curve}"
@@ -24,11 +24,17 @@ _NUMBERS = "<span class='dd-numbers'>&nbsp;</span>"
 CLEAR = json.dumps({"clear": True})
 
 
-def player(layout: str, hint: str, elem_id: str) -> gr.HTML:
-    """layout "pair": one lane, its state beside the network's guess. "lanes": up to four lanes and their entropies."""
+PAIR = ["State of the cells", "The network's guess"]
+
+
+def player(layout: str, hint: str, elem_id: str, titles: list[str] = PAIR) -> gr.HTML:
+    """layout "pair": one lane, its state beside the network's guess. "lanes": up to four lanes and their entropies.
+
+    titles: of the panels before anything has run.
+    """
     lanes = layout == "lanes"
-    titles = ("State of the cells", "The network's guess") if layout == "pair" else ("Lane 1", "Lane 2")
     html = _PANELS.format(
+        layout=layout,
         panels="".join(_PANEL.format(title, numbers=_NUMBERS if lanes else "") for title in titles),
         toggle="<button type='button' class='dd-toggle' aria-pressed='false'>Show guesses</button>" if lanes else "",
         curve="<svg class='dd-curve' role='img' aria-label='Entropy of every lane against step'></svg>"
@@ -60,6 +66,7 @@ def message(run: Run, number: int, step: int, titles: list[str]) -> str:
             "h": h,
             "w": w,
             "ms": run.milliseconds[step],
+            "shares": [round(view.milliseconds, 1) for view in views],
             "done": run.finished and step == len(run.views) - 1,
             "lanes": [
                 {

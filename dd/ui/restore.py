@@ -14,6 +14,7 @@ from dd.ui.controls import (
     class_choices,
     class_dropdown,
     first_method,
+    method_choices,
     model_dropdown,
     process_and_sampler,
     process_choices,
@@ -39,6 +40,7 @@ INPAINT = (
 )
 NOTHING_YET = "there is no picture yet: bring one of your own, or press 'Generate one'"
 MIDDLE = "Its middle square is taken: a face should fill it; a digit or garment should stand out from the ground."
+PAINT = "#d98c00"
 PAINTED = 0.25  # share of a cell under the brush from which it counts as painted over
 
 
@@ -58,8 +60,8 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
                 gr.Markdown(MIDDLE)
             if inpaint:
                 canvas = gr.ImageEditor(
-                    label="Paint over a part", type="pil", sources=(), transforms=(), layers=False, image_mode="RGBA",
-                    brush=gr.Brush(default_size=40, colors=["#d98c00"], default_color="#d98c00", color_mode="fixed"),
+                    label="Paint here", type="pil", sources=(), transforms=(), layers=False, image_mode="RGBA",
+                    brush=gr.Brush(default_size=40, colors=[PAINT], default_color=PAINT, color_mode="fixed"),
                     canvas_size=(EDGE, EDGE), fixed_canvas=True, height=EDGE + 110, buttons=[], format="png",
                     elem_id="inpaint-canvas",
                 )  # fmt: skip
@@ -71,7 +73,7 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
                 0.05, 1, 1.0 if inpaint else 0.5, step=0.01, label="Noise to time t",
                 info="How much of the cells' information is destroyed; 1 is all of it.",
             )  # fmt: skip
-            process, sampler = process_and_sampler(models, model)
+            process, sampler = process_and_sampler(models, model, inpaint)
             steps = gr.Slider(4, 250, 48, step=1, label="Steps", info="More steps, fewer mistakes, more time.")
             images = gr.Slider(1, 16, 9, step=1, label="Results", info="How many different ones, side by side.")
             label = class_dropdown(models, model, "any")
@@ -79,15 +81,16 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
         with gr.Column(scale=3, min_width=320):
             buttons = transport.buttons(prefix)
             stage = player("pair", "Choose a picture, then press Run.", f"{prefix}-player")
-            with gr.Row():
-                transport.downloads(prefix, session)
+            files = gr.Row()
 
-    def show(name: str, cells: Cells) -> Image.Image | dict:
+    def show(name: str, cells: Cells, known: Cells | None = None) -> Image.Image | dict:
+        """The picture as the canvas takes it, for inpainting with what is not known painted over."""
         look = models.look(name)
         grey = look.of_cells(torch.tensor([cells]))[0]
         smooth = Image.Resampling.NEAREST if look.factor == 1 else Image.Resampling.BICUBIC
         large = Image.fromarray(grey).resize((EDGE, EDGE), smooth).convert("RGB")
-        return {"background": large, "layers": [], "composite": large} if inpaint else large
+        layers = [] if known is None else [painted_over(known)]
+        return {"background": large, "layers": layers, "composite": large} if inpaint else large
 
     def on_made(name: str) -> tuple:
         classes = models.config(name)["network"]["classes"]
@@ -108,7 +111,7 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
         except ValueError as error:
             raise refuse(error) from error
         return (
-            name, cells, show(name, cells), gr.Dropdown(process_choices(models, name), value="dirichlet"),
+            name, cells, show(name, cells), gr.Dropdown(process_choices(models, name, inpaint), value="dirichlet"),
             first_method("dirichlet"), gr.Dropdown(class_choices(models, name), value="any"),
         )  # fmt: skip
 
@@ -131,6 +134,23 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
 
     controls = [model, chosen, canvas, t, process, sampler, steps, images, label, seed]
     transport.connect(buttons, stage, session, controls, to_recipe, models, engine)
+
+    def fill(run: Run) -> list:
+        loaded, lane, given = run.recipe, run.recipe.lanes[0], run.recipe.given
+        name = loaded.checkpoint
+        return [
+            name, given.cells, show(name, given.cells, given.known), given.t,
+            gr.Dropdown(process_choices(models, name, inpaint), value=lane.process),
+            gr.Dropdown(method_choices(lane.process), value=lane.method), loaded.steps, loaded.images,
+            gr.Dropdown(class_choices(models, name), value=str(loaded.label)), loaded.seed,
+        ]  # fmt: skip
+
+    with files:
+        transport.downloads(prefix, session)
+        transport.loader(
+            "Inpaint" if inpaint else "Noise and restore", buttons, stage, session, controls, fill, to_recipe, models,
+            engine,
+        )  # fmt: skip
     made.click(on_made, model, [chosen, canvas], show_progress="minimal", api_visibility="private")
     take.click(
         on_take, generated, [model, chosen, canvas, process, sampler, label], show_progress="minimal",
@@ -139,6 +159,16 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
     picture.change(on_picture, [picture, model], [chosen, canvas], show_progress="minimal", api_visibility="private")
     model.input(lambda: (None, None), None, [chosen, canvas], queue=False, **QUIET)
     process.input(first_method, process, sampler, queue=False, **QUIET)
+
+
+def painted_over(known: Cells) -> Image.Image:
+    """Paint on every cell that is not known: a layer of the canvas."""
+    mask = Image.fromarray(np.uint8(255) * (np.array(known, np.uint8) == 0)).resize(
+        (EDGE, EDGE), Image.Resampling.NEAREST
+    )
+    layer = Image.new("RGBA", (EDGE, EDGE), PAINT)
+    layer.putalpha(mask)
+    return layer
 
 
 def known_cells(canvas: dict | None, H: int, W: int) -> Cells:

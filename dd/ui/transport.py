@@ -1,11 +1,12 @@
-"""Run, Pause, Step, Reset and the downloads: the same on every tab that plays a run."""
+"""Run, Pause, Step, Reset, the downloads and the way back from a recipe: the same on every tab that plays a run."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import gradio as gr
 
-from dd.runs import Models, Recipe, RecipeError
+from dd.runs import Models, Recipe, RecipeError, Run
 from dd.ui.controls import QUIET, refuse
 from dd.ui.engine import Engine
 from dd.ui.player import CLEAR
@@ -13,7 +14,7 @@ from dd.ui.session import EXPIRES, Session
 
 LIVE = {"concurrency_id": "live", "concurrency_limit": 16, "show_progress": "minimal", "api_visibility": "private"}
 UNWRITABLE = "the file cannot be written here ({}); the server's disk is full or read-only, tell whoever runs it"
-KINDS = (("png", "PNG"), ("gif", "GIF"), ("webp", "WebP"), ("json", "Recipe (JSON)"))
+KINDS = (("png", "PNG"), ("gif", "GIF"), ("webp", "WebP"), ("json", "Recipe"))
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,15 @@ class Buttons:
     step: gr.Button
     reset: gr.Button
     place: gr.Markdown  # says a visitor's place in the queue while there is one
+
+
+@dataclass(frozen=True)
+class Events:
+    """What the buttons set off, so that a tab can go on from its end."""
+
+    running: gr.events.Dependency
+    stepping: gr.events.Dependency
+    resetting: gr.events.Dependency
 
 
 def buttons(prefix: str) -> Buttons:
@@ -64,8 +74,8 @@ def connect(
     to_recipe: Callable[..., Recipe],
     models: Models,
     engine: Engine,
-) -> gr.events.Dependency:
-    """Wire the four buttons; returns the run's event, so that a tab can go on from its end."""
+) -> Events:
+    """Wire the four buttons."""
     on_run = runner(to_recipe, models, engine)
 
     def on_step(session: Session | None, *values: object) -> tuple:
@@ -80,10 +90,10 @@ def connect(
     running = pressed.run.click(on_run, [session, *controls], [stage, session], **live)
     stepping = pressed.step.click(on_step, [session, *controls], [stage, session], cancels=[running], **live)
     pressed.pause.click(None, cancels=[running, stepping], **QUIET)
-    pressed.reset.click(
+    resetting = pressed.reset.click(
         lambda: (CLEAR, None), None, [stage, session], cancels=[running, stepping], queue=False, **QUIET
     )  # fmt: skip
-    return running
+    return Events(running, stepping, resetting)
 
 
 def downloads(prefix: str, session: gr.State) -> None:
@@ -105,3 +115,51 @@ def downloads(prefix: str, session: gr.State) -> None:
     for kind, button in made.items():
         done = button.click(maker(kind), session, fetch, show_progress="minimal", api_visibility="private")
         done.success(None, js=f"() => document.querySelector('#{prefix}-file').click()", api_visibility="private")
+
+
+def tab_of(recipe: Recipe) -> str:
+    """The tab that makes such recipes."""
+    if recipe.given is not None:
+        return "Noise and restore" if recipe.given.known is None else "Inpaint"
+    return "Generate" if len(recipe.lanes) == 1 else "Compare"
+
+
+def loader(
+    tab: str,
+    pressed: Buttons,
+    stage: gr.HTML,
+    session: gr.State,
+    controls: list[gr.components.Component],
+    fill: Callable[[Run], list],
+    to_recipe: Callable[..., Recipe],
+    models: Models,
+    engine: Engine,
+) -> gr.events.Dependency:
+    """A button that takes a recipe saved on this tab, sets the controls to it and runs it.
+
+    fill: what the controls, in their order, become for a run of the recipe. A recipe that they cannot express, for
+    example one written by hand, is refused: the picture would be another one.
+    """
+    button = gr.UploadButton("Load recipe", file_types=[".json"], size="sm", min_width=60)
+    wanted = gr.State(None, time_to_live=EXPIRES)
+
+    def on_load(path: str) -> list:
+        try:
+            loaded = Recipe.from_json(Path(path).read_text(errors="replace"))
+            run = engine.do(Run, loaded, models)
+            if tab_of(loaded) != tab:
+                raise RecipeError(f"this recipe was saved on the tab {tab_of(loaded)}; load it there")
+            return [CLEAR, None, run.recipe, *fill(run)]
+        except ValueError as error:
+            raise refuse(error) from error
+
+    def on_loaded(wanted: Recipe, *values: object) -> Iterator[tuple]:
+        for text, session in runner(to_recipe, models, engine)(None, *values):
+            if session.run.recipe != wanted:
+                raise refuse(RecipeError("this recipe asks for what this tab cannot set; python -m dd sample can"))
+            yield text, session
+
+    live = {**LIVE, "show_progress_on": pressed.place}
+    quiet = {"show_progress_on": pressed.place, "api_visibility": "private"}  # or an error would cover every control
+    filled = button.upload(on_load, button, [stage, session, wanted, *controls], **quiet)
+    return filled.success(on_loaded, [wanted, *controls], [stage, session], **live)

@@ -1,7 +1,8 @@
 // The player: draws every step the server sends, keeps all of them, and scrubs through them without asking again.
 //
-// A message is JSON: {run, step, total, n, h, w, ms, done, lanes: [{title, t, calls, entropy, state, guess}]}, where
-// state and guess are base64 of n x h x w bytes, greys 0..254, 255 = masked. `value` may also be {clear: true}.
+// A message is JSON: {run, step, total, n, h, w, ms, shares, done, lanes: [{title, t, calls, entropy, state, guess}]}, where
+// state and guess are base64 of n x h x w bytes, greys 0..254, 255 = masked, and shares is what each lane took of the ms.
+// `value` may also be {clear: true}.
 (() => {
   const paired = props.layout === "pair";
   const panels = element.querySelector(".dd-panels");
@@ -81,7 +82,8 @@
       }
     }
     view.context.putImageData(view.image, 0, 0);
-    if (!paired) view.numbers.textContent = `t ${lane.t.toFixed(2)} · ${bits(lane, 3)} bits · ${lane.calls} calls`;
+    if (!paired) view.numbers.innerHTML = [`t = ${lane.t.toFixed(2)}`, `entropy ${bits(lane, 3)} bits`, `${lane.calls} calls`, `${message.shares[view.lane].toFixed(0)} ms`]
+      .map((part) => `<span>${part}</span>`).join(" ");
   }
 
   // Frames round the pinned cells, in the colours of their paths.
@@ -110,8 +112,8 @@
     slider.setAttribute("aria-valuetext", `step ${step} of ${message.total - 1}`);
     const lane = message.lanes[0];
     status.textContent = paired
-      ? `step ${step} of ${message.total - 1} · t = ${lane.t.toFixed(3)} · ${bits(lane, 4)} bits per cell · ${message.ms.toFixed(0)} ms per step`
-      : `step ${step} of ${message.total - 1} · ${message.ms.toFixed(0)} ms per step for all lanes`;
+      ? `step ${step} of ${message.total - 1} · t = ${lane.t.toFixed(3)} · entropy ${bits(lane, 4)} bits per cell · ${message.ms.toFixed(0)} ms per step`
+      : `step ${step} of ${message.total - 1} · ${message.ms.toFixed(0)} ms per step for all lanes together`;
     if (curve) plot(step);
     element.dataset.step = step;
     element.dataset.drawn = ++drawn;
@@ -131,9 +133,9 @@
     curve.innerHTML = `<line x1="${px(step)}" x2="${px(step)}" y1="8" y2="${H - 20}" stroke="currentColor" opacity="0.4"/>`
       + `<text x="0" y="16" font-size="12" fill="currentColor">${top.toFixed(2)}</text>`
       + `<text x="0" y="${H - 22}" font-size="12" fill="currentColor">0</text>`
-      + `<text x="36" y="${H - 4}" font-size="12" fill="currentColor">entropy of the guess, bits per cell, against step</text>`
+      + `<text x="36" y="${H - 4}" font-size="12" fill="currentColor">entropy of the guess, bits a cell, by step</text>`
       + lines.join("");
-    views.forEach((view, i) => { view.canvas.style.borderBottom = `4px solid var(--dd-colour-${i})`; });
+    views.forEach((view, i) => { view.canvas.style.borderBottomColor = `var(--dd-colour-${i})`; });
   }
 
   function receive() {

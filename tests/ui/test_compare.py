@@ -1,0 +1,50 @@
+"""Tab "Compare": what the table says of a run."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dd import results
+from dd.runs import Lane, Models, Recipe, Run
+from dd.ui import compare
+
+LANES = (Lane("dirichlet", "dirichlet"), Lane("dirichlet", "heun"))
+BOUND = {"kind": "bound", "split": "test", "images": 9, "nll_nats": 61.5}
+CELL = {"kind": "samples", "split": "test", "images": 9, "guidance": 1.0, "fid": 1.25, "fid_floor": 0.5}
+CELL |= {"accuracy": 0.75, "seconds_per_image": 0.125}
+
+
+@pytest.fixture
+def models(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
+    """A model of which the bound and two settings are measured: one call a step, four steps; two calls, two steps."""
+    models = Models(tiny_root)
+    of = {"sha256": models.get("tiny").sha256, "process": "dirichlet"}
+    cells = [CELL | {"sampler": "dirichlet", "steps": 4}, CELL | {"sampler": "heun", "steps": 2, "fid": 2.5}]
+    file = tmp_path / "results.jsonl"
+    file.write_text("\n".join(json.dumps(record | of) for record in [BOUND, *cells]))
+    records = results.read(file)
+    monkeypatch.setattr(compare, "read", lambda: records)
+    return models
+
+
+def rows(models: Models, **changes: object) -> list[list[str]]:
+    run = Run(
+        Recipe(**{"checkpoint": "tiny", "lanes": LANES, "steps": 4, "images": 2, "equal_calls": True} | changes), models
+    )
+    run.exhaust()
+    return [compare._row(run, i) for i in range(len(LANES))]
+
+
+def test_a_lane_s_row_has_its_time_here_and_what_is_stored_of_its_setting(models: Models):
+    first, second = rows(models)
+    assert first[1] == second[1] == "4"
+    assert float(first[2]) > 0
+    assert first[3:] == ["61.50", "1.25 (0.50)", "75.0%", "0.125"]
+    assert second[3:] == ["61.50", "2.50 (0.50)", "75.0%", "0.125"]
+
+
+@pytest.mark.parametrize("changes", [{"steps": 5}, {"guidance": 2.0}, {"label": "any"}, {"label": 3}])
+def test_what_was_measured_at_another_setting_is_not_measured_here(models: Models, changes: dict):
+    row = rows(models, **changes)[0]
+    assert row[3:] == ["61.50", *["not measured"] * 3]
