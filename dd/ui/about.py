@@ -12,18 +12,24 @@ from dd.runs import Models
 from dd.ui.controls import PROCESS_NAMES
 
 TEXT = (Path(__file__).parent / "static" / "about.md").read_text()
+MEANING = (
+    "Bound: an upper bound on -log p of an image, no class given. FID: how far samples are from real images in the "
+    "features of a small classifier; the floor is what two sets of real images are apart. Accuracy: the share of "
+    "samples that the classifier takes for the class asked for."
+)
 LATEX = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
 
 
 def build(models: Models) -> None:
     gr.Markdown(TEXT, latex_delimiters=LATEX, elem_id="about")
-    gr.Markdown("## Results")
+    gr.Markdown(f"## Results\n{MEANING}")
     gr.Markdown(results(models), elem_classes="dd-table")
-    gr.Markdown("## Model cards")
+    gr.Markdown("## Model cards\nWhat every network here was trained on, how, and how well it does.")
     for name in [name for architecture in ARCHITECTURES for name in models.names(architecture)]:
         card = models.root / name / "README.md"
         with gr.Accordion(name, open=False):
-            gr.Markdown(_body(card.read_text()) if card.is_file() else f"{name} has no model card yet.")
+            text = _body(card.read_text()) if card.is_file() else f"{name} has no model card yet."
+            gr.Markdown(text, elem_classes="dd-card")
 
 
 def results(models: Models) -> str:

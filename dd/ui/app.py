@@ -21,16 +21,26 @@ CSS = """
 .gradio-container :is(.main, .wrap, .contain, .tabitem, .column, .block, .prose) { max-width: 100%; min-width: 0; }
 :root { --dd-colour-0: #1A80D8; --dd-colour-1: #D55E00; --dd-colour-2: #0B4D38; --dd-colour-3: #7B1A78; }
 .dark { --dd-colour-0: #4A90E2; --dd-colour-1: #E8742A; --dd-colour-2: #B5F0D3; --dd-colour-3: #AE4F86; }
+.gradio-container .main { padding-inline: clamp(12px, 2.5vw, 32px) !important; }
 h1 { margin-bottom: 0 !important; }
 .katex-display, .dd-table table { display: block; overflow-x: auto; overflow-y: hidden;
   max-width: min(100%, calc(100vw - 64px)); }
 .dd-table :is(table, tr, th, td) { border-color: var(--border-color-primary) !important; }
 .dd-table :is(th, td) { white-space: nowrap; }
 .dd-table table { border: 0 !important; font-variant-numeric: tabular-nums; }
+#inpaint-canvas { max-width: 300px; }
 [id$="-place"] { margin: -8px 0; overflow: hidden; }
 [id$="-place"] .progress-text { position: static !important; transform: none !important; padding: 0; line-height: 20px;
   color: var(--body-text-color-subdued); }
-@media (max-width: 700px) { .dd-stage { order: -1; } }
+.dd-table :is(th, td):first-child { white-space: normal; min-width: 9em; }
+.dd-card table { display: block; overflow-x: auto; max-width: min(100%, calc(100vw - 64px)); }
+.dd-card :is(th, td) { min-width: 7em; }
+footer .divider { display: none !important; }
+.dark input[type="range"] { --neutral-200: #475569; color-scheme: dark; }
+@media (max-width: 700px) {
+  .dd-stage { order: -1; }
+  .tab-container button { padding: 0 5px !important; font-size: 14px !important; }
+}
 """
 
 

@@ -1,5 +1,6 @@
 """Tab "Reconstruct", first part: a picture through a VQ-VAE and back."""
 
+import html
 import math
 
 import gradio as gr
@@ -9,7 +10,6 @@ from dd import perceptual, reconstruct
 from dd.images import open_image, to_picture
 from dd.reconstruct import FRAMINGS, Quality, Rebuilt
 from dd.runs import Models
-from dd.ui.controls import refuse
 from dd.ui.engine import Engine
 from dd.ui.session import EXPIRES
 from dd.ui.transport import QUIET
@@ -68,27 +68,30 @@ def build(models: Models, engine: Engine) -> None:
                 buttons=["download", "fullscreen"],
             )
             figures = gr.Markdown(NOTHING_YET, elem_id="rebuild-figures", elem_classes="dd-table")
-            with gr.Row():
-                codes = result("Codes: click one", elem_id="rebuild-codes")
-                errors = result("Error: black none, white a quarter and more")
-            number = gr.Number(
-                label="Code", precision=0, minimum=0, elem_id="rebuild-code",
-                info="Click one in the map, or type its number and press Enter.",
-            )  # fmt: skip
-            with gr.Row():
-                where, patch = result(WHERE), result(DECODES_TO)
-            bars = gr.HTML(elem_id="rebuild-usage")
+            with gr.Column(visible=False) as details:
+                with gr.Row():
+                    codes = result("Codes: click one", elem_id="rebuild-codes")
+                    errors = result("Error: black none, white a quarter and more")
+                bars = gr.HTML(elem_id="rebuild-usage")
+                number = gr.Number(
+                    None, label="Code", precision=0, minimum=0, elem_id="rebuild-code",
+                    info="Click one in the map, or type its number and press Enter.",
+                )  # fmt: skip
+                with gr.Row():
+                    where, patch = result(WHERE), result(DECODES_TO)
 
     def on_rebuild(path: str | None, name: str, how: str, size: int) -> tuple:
         if path is None:
-            return None, NOTHING_YET, None, None, *no_code(), "", None
+            return nothing(NOTHING_YET)
         try:
             vqvae = models.vqvae(name).network
             image = reconstruct.frame(open_image(path), how, int(size), vqvae.colours)
             done = engine.do(reconstruct.rebuild, vqvae, image)
             others = engine.do(reconstruct.rivals, image, done.quality.bits_per_pixel)
         except ValueError as error:
-            raise refuse(error) from error
+            sentence = html.escape(str(error), quote=False)
+            gr.Warning(sentence, duration=12, title="Not rebuilt")
+            return nothing(sentence)
         colours, now = reconstruct.code_colours(vqvae), Shown(name, done)
         return (
             (png(image), png(to_picture(done.rebuilt))),
@@ -97,6 +100,7 @@ def build(models: Models, engine: Engine) -> None:
             now.enlarged(reconstruct.error_map(done.original, done.rebuilt)),
             *no_code(),
             usage_bars(done, vqvae.K, colours),
+            gr.Column(visible=True),
             now,
         )
 
@@ -123,7 +127,7 @@ def build(models: Models, engine: Engine) -> None:
         )
 
     controls = [picture, model, how, size]
-    results = [slider, figures, codes, errors, number, where, patch, bars, shown]
+    results = [slider, figures, codes, errors, number, where, patch, bars, details, shown]
     run = {"show_progress": "minimal", "show_progress_on": slider, "api_visibility": "private"}
     again.click(on_rebuild, controls, results, **run)
     picture.change(on_rebuild, controls, results, **run)
@@ -145,6 +149,11 @@ def result(label: str, elem_id: str | None = None) -> gr.Image:
 def no_code() -> tuple:
     """Number, places and patch while no code is chosen."""
     return None, gr.Image(None, label=WHERE), gr.Image(None, label=DECODES_TO)
+
+
+def nothing(why: str) -> tuple:
+    """The results while there is nothing to show, and why."""
+    return None, why, None, None, *no_code(), "", gr.Column(visible=False), None
 
 
 def _size(models: Models, name: str) -> int:

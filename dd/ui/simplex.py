@@ -85,17 +85,34 @@ def build(engine: Engine) -> None:
             )
         with gr.Column(scale=1, min_width=260):
             names = list(PROCESSES)
-            first = gr.Dropdown(names, value=names[0], label="Process", elem_id="sx-first")
-            second = gr.Dropdown([NONE, *names], value=NONE, label="Beside it", elem_id="sx-second")
-            direction = gr.Radio(list(DIRECTIONS), value=DIRECTIONS[0], label="Direction", elem_id="sx-direction")
+            first = gr.Dropdown(names, value=names[0], label="Process", info="The noise shown.", elem_id="sx-first")
+            second = gr.Dropdown(
+                [NONE, *names], value=NONE, label="Beside it", info="Another one, with the same seed.",
+                elem_id="sx-second",
+            )  # fmt: skip
+            direction = gr.Radio(
+                list(DIRECTIONS), value=DIRECTIONS[0], label="Direction", info="Generating is the way back.",
+                elem_id="sx-direction",
+            )  # fmt: skip
             offered = sampler_choices(names[0], NONE, DIRECTIONS[0])
-            sampler = gr.Dropdown(offered, value=offered[0][1], label="Sampler", elem_id="sx-sampler")
-            steps = gr.Slider(4, MAX_STEPS, value=96, step=1, label="Steps")
-            particles = gr.Slider(1, MAX_PARTICLES, value=600, step=1, label="Particles", elem_id="sx-particles")
+            sampler = gr.Dropdown(
+                offered, value=offered[0][1], label="Sampler", info="How one step is taken.", elem_id="sx-sampler"
+            )
+            steps = gr.Slider(4, MAX_STEPS, value=96, step=1, label="Steps", info="More steps, finer paths.")
+            particles = gr.Slider(
+                1, MAX_PARTICLES, value=600, step=1, label="Particles", info="How many cells are simulated.",
+                elem_id="sx-particles",
+            )  # fmt: skip
             with gr.Accordion("Corners", open=False):
-                alpha = [gr.Slider(*ALPHA, value=1.0, step=0.1, label=f"alpha {i}") for i in (1, 2, 3)]
-                weights = [gr.Slider(0, 1, value=1.0, step=0.05, label=f"Weight of category {i}") for i in (1, 2, 3)]
-            seed = gr.Number(value=0, precision=0, label="Seed")
+                alpha = [
+                    gr.Slider(*ALPHA, value=1.0, step=0.1, label=f"alpha {i}", info=f"Pull of noise to corner {i}.")
+                    for i in (1, 2, 3)
+                ]
+                weights = [
+                    gr.Slider(0, 1, value=1.0, step=0.05, label=f"Weight of category {i}", info="Its share of data.")
+                    for i in (1, 2, 3)
+                ]
+            seed = gr.Number(value=0, precision=0, label="Seed", info="The same seed gives the same paths.")
             button = gr.Button("Run", variant="primary", elem_id="sx-run")
     inputs = [first, second, direction, sampler, steps, particles, *alpha, *weights, seed]
 
