@@ -16,13 +16,10 @@ from tests.ui.test_pages_browser import PIXELS, scrub, set_slider, wait_done
 from tests.ui.test_reconstruct_browser import paint
 
 pytestmark = pytest.mark.browser
-PROCESSES = {
-    "Dirichlet (Wright-Fisher)", "D3PM, absorbing", "D3PM, uniform", "D3PM, discretised Gaussian", "Multinomial",
-    "Gaussian on one-hots",
-}  # fmt: skip
+PROCESSES = {"Dirichlet (Wright-Fisher)", "D3PM, absorbing", "D3PM, uniform", "Multinomial", "Gaussian on one-hots"}
 LOADED = "[...document.querySelectorAll('#rebuild-slider img')].filter((e) => e.naturalWidth === 64).length === 2"
 SEES = "[...document.querySelectorAll('#rebuild-upload video')].some((e) => e.videoWidth && e.readyState >= 2)"
-TABLE, TOAST = "#rebuild-figures table", ".toast-body.error"
+TABLE, TOAST = "#rebuild-figures table", ".toast-body"
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +170,76 @@ def test_compare_runs_faces_in_four_lanes(visitor):
     assert canvas_size(visitor, "compare-player") == [3 * 34 - 2] * 2
 
 
+# -- recipes come back to the tab that made them --------------------------------------------------------------------
+
+
+def load_recipe(page, prefix: str, recipe: dict, path: Path) -> None:
+    path.write_text(json.dumps(recipe))
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Load recipe").locator("visible=true").click()
+    chooser.value.set_files(path)
+
+
+def reloads(visitor, page, prefix: str, tabs: tuple[str, ...], path: Path) -> None:
+    """What `visitor` sees on a tab comes back in a fresh `page` by its recipe, the controls' values included."""
+    wanted, recipe = visitor.evaluate(PIXELS, f"#{prefix}-player"), recipe_of(visitor, prefix)
+    open_tab(page, *tabs)
+    load_recipe(page, prefix, recipe, path)
+    wait_done(page, f"{prefix}-player")
+    assert page.evaluate(PIXELS, f"#{prefix}-player") == wanted
+    page.click(f"#{prefix}-reset")
+    page.wait_for_function(f"document.querySelector('#{prefix}-player [data-done=\"1\"]') === null")
+    page.click(f"#{prefix}-run")
+    wait_done(page, f"{prefix}-player")
+    assert recipe_of(page, prefix) == recipe
+
+
+@pytest.fixture
+def other(browser, faces_app: App):
+    """A visitor who has done nothing yet."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    page = context.new_page()
+    page.goto(faces_app.url)
+    page.wait_for_selector("#generate-run")
+    yield page
+    context.close()
+
+
+def test_a_comparison_comes_back_by_its_recipe(visitor, other, tmp_path):
+    test_compare_runs_faces_in_four_lanes(visitor)
+    reloads(visitor, other, "compare", ("Compare",), tmp_path / "recipe.json")
+    other.locator("#compare-table table").wait_for()
+
+
+def test_what_was_inpainted_comes_back_by_its_recipe(visitor, other, root: Path, tmp_path):
+    test_what_generate_made_can_be_inpainted(visitor, root)
+    reloads(visitor, other, "inpaint", ("Reconstruct", "Inpaint"), tmp_path / "recipe.json")
+
+
+def test_what_was_restored_comes_back_by_its_recipe(visitor, other, tmp_path):
+    open_tab(visitor, "Reconstruct", "Noise and restore")
+    visitor.click("#restore-made")
+    visitor.locator("[data-testid='image'] img, .image-frame img").locator("visible=true").first.wait_for()
+    set_slider(visitor, "Steps", 4)
+    set_slider(visitor, "Noise to time t", 0.7)
+    visitor.click("#restore-run")
+    wait_done(visitor, "restore-player")
+    reloads(visitor, other, "restore", ("Reconstruct", "Noise and restore"), tmp_path / "recipe.json")
+
+
+def test_a_recipe_of_another_tab_or_beyond_this_one_is_refused(visitor, other, tmp_path):
+    test_compare_runs_faces_in_four_lanes(visitor)
+    recipe = recipe_of(visitor, "compare")
+    load_recipe(other, "generate", recipe, tmp_path / "recipe.json")
+    other.get_by_text("this recipe was saved on the tab Compare; load it there").first.wait_for(timeout=30_000)
+    assert other.get_by_label("Data", exact=True).locator("visible=true").is_enabled()
+    assert not other.get_by_text("Error", exact=True).locator("visible=true").nth(2).is_visible()
+    open_tab(other, "Compare")
+    recipe["lanes"][0]["options"] = {"stretch": 2.0}
+    load_recipe(other, "compare", recipe, tmp_path / "recipe.json")
+    other.get_by_text("this recipe asks for what this tab cannot set").first.wait_for(timeout=30_000)
+
+
 # -- pictures that people bring ----------------------------------------------------------------------------------------
 
 
@@ -252,7 +319,9 @@ def test_every_upload_works_or_gets_one_sentence(visitor, faces_app: App, tmp_pa
     else:
         assert len(said) == 1
         assert sentence in said[0]
+        assert sentence in visitor.locator("#rebuild-figures").inner_text()  # which stays when the toast has gone
         assert visitor.locator(TABLE).count() == 0
+        assert not visitor.locator("#rebuild-codes").is_visible()
     assert peak_megabytes(faces_app) - before < 150
 
 

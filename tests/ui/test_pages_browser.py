@@ -155,15 +155,25 @@ def test_who_waits_sees_the_place_in_the_queue(page, app_url):
 
 
 def test_process_changes_the_samplers_and_options_on_offer(page):
-    page.get_by_text("Options of the process").first.click()
+    box = page.get_by_text("Options of the process").first
+    box.click()
     dilation = page.get_by_text("Time dilation c", exact=True)
     dilation.wait_for()
     page.get_by_label("Process", exact=True).locator("visible=true").click()
     page.get_by_role("option", name="D3PM, absorbing").click()
     dilation.wait_for(state="hidden")
+    box.wait_for(state="hidden")  # nothing is left in it
     set_slider(page, "Steps", 4)
     page.click("#generate-run")
     wait_done(page, "generate-player")
+
+
+def test_guidance_can_be_set_only_where_there_is_a_class(page):
+    guidance = page.get_by_label("number input for Guidance").locator("visible=true")
+    for name, enabled in (("any", False), ("7", True)):
+        page.get_by_label("Class", exact=True).locator("visible=true").click()
+        page.get_by_role("option", name=name, exact=True).click()
+        page.wait_for_function("([e, on]) => e.disabled !== on", arg=[guidance.element_handle(), enabled])
 
 
 def test_clicked_cells_show_their_paths_and_follow_the_timeline(page):
@@ -217,12 +227,18 @@ def test_cells_of_sixteen_greys_have_a_triangle_and_sixteen_bars_each(page):
 def test_compare_runs_all_lanes_in_lockstep(page):
     page.get_by_role("tab", name="Compare").click()
     set_slider(page, "Network calls", 6)
+    canvases = page.locator("#compare-player canvas")
+    before = [canvas.bounding_box() for canvas in canvases.all()]
     page.click("#compare-run")
     wait_done(page, "compare-player")
+    assert [canvas.bounding_box() for canvas in canvases.all()] == before, "running moves the page"
     assert len(page.evaluate(PIXELS, "#compare-player")) == 4
     numbers = page.locator("#compare-player .dd-numbers").all_inner_texts()
-    assert all("6 calls" in text for text in numbers)
-    page.locator("#compare-table table").wait_for()
+    assert all("6 calls" in text and "ms" in text for text in numbers)
+    table = page.locator("#compare-table table")
+    table.wait_for()
+    box, column = table.bounding_box(), page.locator("#compare-table").bounding_box()
+    assert table.evaluate("e => e.scrollWidth") <= box["width"] <= column["width"], "the table is cut off"
     before = page.evaluate(PIXELS, "#compare-player")
     scrub(page, "compare-player", 2)
     assert all(a != b for a, b in zip(before, page.evaluate(PIXELS, "#compare-player"), strict=True))
@@ -241,6 +257,13 @@ def test_nothing_overflows_or_shifts(browser, app_url, width, scheme):
     box = page.locator("#generate-player canvas").first.bounding_box()
     wait_done(page, "generate-player")
     assert page.locator("#generate-player canvas").first.bounding_box() == box
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.get_by_role("tab").all_inner_texts() == ["Generate", "Compare", "Reconstruct", "Simplex", "About"]
+    page.get_by_role("tab", name="Reconstruct").click()
+    page.get_by_role("tab", name="Inpaint").click()
+    page.wait_for_timeout(1000)
+    canvas, frame = (page.locator(s).first.bounding_box() for s in ("#inpaint-canvas canvas", "#inpaint-canvas"))
+    assert canvas["width"] <= frame["width"], "a part of the picture cannot be painted on"
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     context.close()
 
