@@ -26,13 +26,13 @@ h1 { margin-bottom: 0 !important; }
 .katex-display, .dd-table table { display: block; overflow-x: auto; overflow-y: hidden;
   max-width: min(100%, calc(100vw - 64px)); }
 .dd-table :is(table, tr, th, td) { border-color: var(--border-color-primary) !important; }
-.dd-table :is(th, td) { white-space: nowrap; }
+.dd-table td { white-space: nowrap; }
 .dd-table table { border: 0 !important; font-variant-numeric: tabular-nums; }
 #inpaint-canvas { max-width: 300px; }
 [id$="-place"] { margin: -8px 0; overflow: hidden; }
 [id$="-place"] .progress-text { position: static !important; transform: none !important; padding: 0; line-height: 20px;
   color: var(--body-text-color-subdued); }
-.dd-table :is(th, td):first-child { white-space: normal; min-width: 9em; }
+.dd-table td:first-child { white-space: normal; min-width: 9em; }
 .dd-card table { display: block; overflow-x: auto; max-width: min(100%, calc(100vw - 64px)); }
 .dd-card :is(th, td) { min-width: 7em; }
 footer .divider { display: none !important; }

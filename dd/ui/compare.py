@@ -100,7 +100,7 @@ def build(models: Models, engine: Engine) -> None:
     events = transport.connect(buttons, stage, session, controls, to_recipe, models, engine)
     with files:
         transport.downloads("compare", session)
-        loaded = transport.loader(
+        _, loaded = transport.loader(
             "Compare", buttons, stage, session, controls, fill, to_recipe, models, engine
         )  # fmt: skip
     for event in (events.running, events.stepping, events.resetting, loaded):

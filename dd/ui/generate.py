@@ -72,16 +72,20 @@ def build(models: Models, engine: Engine) -> gr.State:
 
     def visible(model: str, process: str, sampler: str) -> list:
         """What is shown only where it applies: the note on codes, the box of options, the options."""
-        shown = offered(process, sampler)
-        box_, note_ = gr.Accordion(visible=bool(shown)), gr.Markdown(visible="vqvae" in models.config(model)["data"])
-        return [note_, box_, *(gr.Slider(visible=name in shown) for name in options)]
+        known = offered(process, sampler)
+        note_ = gr.Markdown(visible="vqvae" in models.config(model)["data"])
+        return [note_, gr.Accordion(visible=bool(known)), *(gr.Slider(visible=name in known) for name in options)]
 
-    process.input(first_method, process, sampler, queue=False, **QUIET)
-    chosen = [model, process, sampler]
-    gr.on(
-        [control.change for control in chosen], visible, chosen, [note, box, *options.values()], queue=False,
-        trigger_mode="always_last", **QUIET,
-    )  # fmt: skip
+    def on_process(model: str, process: str) -> list:
+        return [first_method(process), *visible(model, process, method_choices(process)[0][1])]
+
+    def on_model(model: str) -> list:
+        return visible(model, "dirichlet", "dirichlet")  # with which every model begins
+
+    chosen, applies = [model, process, sampler], [note, box, *options.values()]
+    model.input(on_model, model, applies, queue=False, **QUIET)
+    process.input(on_process, [model, process], [sampler, *applies], queue=False, **QUIET)
+    sampler.input(visible, chosen, applies, queue=False, **QUIET)
 
     def fill(run: Run) -> list:
         loaded, lane = run.recipe, run.recipe.lanes[0]
@@ -97,7 +101,10 @@ def build(models: Models, engine: Engine) -> gr.State:
 
     with files:
         transport.downloads("generate", session)
-        transport.loader("Generate", buttons, stage, session, controls, fill, to_recipe, models, engine)
+        filled, _ = transport.loader(
+            "Generate", buttons, stage, session, controls, fill, to_recipe, models, engine
+        )  # fmt: skip
+    filled.success(visible, chosen, applies, queue=False, **QUIET)
     return session
 
 

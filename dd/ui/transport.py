@@ -134,8 +134,8 @@ def loader(
     to_recipe: Callable[..., Recipe],
     models: Models,
     engine: Engine,
-) -> gr.events.Dependency:
-    """A button that takes a recipe saved on this tab, sets the controls to it and runs it.
+) -> tuple[gr.events.Dependency, gr.events.Dependency]:
+    """A button that takes a recipe saved on this tab, sets the controls to it and runs it: these two events.
 
     fill: what the controls, in their order, become for a run of the recipe. A recipe that they cannot express, for
     example one written by hand, is refused: the picture would be another one.
@@ -162,4 +162,4 @@ def loader(
     live = {**LIVE, "show_progress_on": pressed.place}
     quiet = {"show_progress_on": pressed.place, "api_visibility": "private"}  # or an error would cover every control
     filled = button.upload(on_load, button, [stage, session, wanted, *controls], **quiet)
-    return filled.success(on_loaded, [wanted, *controls], [stage, session], **live)
+    return filled, filled.success(on_loaded, [wanted, *controls], [stage, session], **live)
