@@ -16,7 +16,7 @@ from dd import hub
 from dd.checkpoints import CheckpointError
 from dd.device import keep_freed_memory
 from dd.runs import Models
-from dd.ui.app import CSS, THEME, THREADS, build
+from dd.ui.app import CSS, JS, THEME, THREADS, build
 
 MAX_FILE, MAX_BODY = "20mb", 24 * 2**20  # of one upload; of any request, uploads included
 
@@ -54,7 +54,7 @@ def main() -> None:
     try:
         demo.launch(
             server_name=args.host, server_port=args.port, share=args.share, root_path=args.root_path, theme=THEME,
-            css=CSS, max_file_size=MAX_FILE, show_error=False, footer_links=["api"], mcp_server=args.mcp,
+            css=CSS, js=JS, max_file_size=MAX_FILE, show_error=False, footer_links=["api"], mcp_server=args.mcp,
             state_session_capacity=200, max_threads=THREADS, app_kwargs={"max_body_size": MAX_BODY},
         )  # fmt: skip
     except OSError as error:

@@ -11,11 +11,12 @@ from dd.runs import RecipeError, Run
 _MASK_COLOUR = (217, 140, 0)
 MOST_FRAMES = 120
 EDGE = 560  # longest side aimed at, in pixels
+MOST_WIDE = 1600  # pixels of all lanes side by side
 CAPTION = 14  # pixels of a lane's name
 
 
 def picture(run: Run, step: int = -1, guess: bool = True, edge: int = EDGE) -> Image.Image:
-    """Every lane at that step side by side, about `edge` pixels each; one lane shows its state beside the guess."""
+    """Every lane at that step side by side, at most `edge` pixels each; a single one's state stands beside its guess."""
     views = run.views[step]
     parts = [view.guess if guess else view.state for view in views]
     if len(views) == 1 and not guess:
@@ -23,7 +24,7 @@ def picture(run: Run, step: int = -1, guess: bool = True, edge: int = EDGE) -> I
     tiles = [_tile(part) for part in parts]
     gap = np.full((tiles[0].shape[0], 6, 3), 128, np.uint8)
     row = np.concatenate([x for tile in tiles for x in (tile, gap)][:-1], axis=1)
-    scale = max(1, edge // max(tiles[0].shape[:2]))
+    scale = max(1, min(edge, MOST_WIDE // len(tiles)) // max(tiles[0].shape[:2]))
     image = Image.fromarray(np.kron(row, np.ones((scale, scale, 1), np.uint8)))
     if len(views) == 1:
         return image

@@ -16,6 +16,10 @@ THEME = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONTS, f
 THREADS = 64  # for what Gradio runs: all concurrency limits together, and as many for what does not queue
 ASIDE = 8  # uploads, downloads and the like at a time, whoever asks
 HOW_TO_GET_ONE = "Restore the folder from the repository, or train one: the README says how."
+# Gradio's dropdowns take the Tab that leaves them for typing, and stay open over the controls below for good.
+JS = """() => window.addEventListener("keydown", (event) => {
+  if (event.key === "Tab" && event.target.getAttribute("role") === "combobox") event.stopPropagation();
+}, true)"""
 CSS = """
 .gradio-container { max-width: min(1280px, 100vw) !important; margin: 0 auto !important; }
 .gradio-container :is(.main, .wrap, .contain, .tabitem, .column, .block, .prose) { max-width: 100%; min-width: 0; }
@@ -32,9 +36,12 @@ h1 { margin-bottom: 0 !important; }
 [id$="-place"] { margin: -8px 0; overflow: hidden; }
 [id$="-place"] .progress-text { position: static !important; transform: none !important; padding: 0; line-height: 20px;
   color: var(--body-text-color-subdued); }
+.dd-table th { word-break: normal; overflow-wrap: normal; }
 .dd-table td:first-child { white-space: normal; min-width: 9em; }
 .dd-card table { display: block; overflow-x: auto; max-width: min(100%, calc(100vw - 64px)); }
 .dd-card :is(th, td) { min-width: 7em; }
+.dd-card :is(table, tr, th, td) { border-color: var(--border-color-primary) !important; }
+.dd-card table { border: 0 !important; }
 footer .divider { display: none !important; }
 .dark input[type="range"] { --neutral-200: #475569; color-scheme: dark; }
 @media (max-width: 700px) {

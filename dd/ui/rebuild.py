@@ -90,7 +90,7 @@ def build(models: Models, engine: Engine) -> None:
             others = engine.do(reconstruct.rivals, image, done.quality.bits_per_pixel)
         except ValueError as error:
             sentence = html.escape(str(error), quote=False)
-            gr.Warning(sentence, duration=12, title="Not rebuilt")
+            gr.Warning(sentence, duration=12)
             return nothing(sentence)
         colours, now = reconstruct.code_colours(vqvae), Shown(name, done)
         return (

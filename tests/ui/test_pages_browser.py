@@ -66,6 +66,20 @@ def test_keys_scrub_and_replay_on_a_picture(page):
     page.wait_for_function(f"({STEP})('generate-player') === '6'", timeout=30_000)
 
 
+def test_tab_walks_through_the_controls_and_leaves_no_list_open(page):
+    page.keyboard.press("Tab")
+    names = []
+    while "Run" not in names:
+        assert len(names) < 40, names
+        page.keyboard.press("Tab")
+        names.append(page.evaluate("document.activeElement.ariaLabel || document.activeElement.innerText.trim()"))
+    assert {"Data", "Process", "Sampler", "number input for Steps", "Class", "New seed"} <= set(names)
+    assert page.get_by_role("option").locator("visible=true").count() == 0
+    page.keyboard.press("Space")
+    page.wait_for_function(f"Number(({STEP})('generate-player')) >= 1", timeout=60_000)
+    page.click("#generate-reset")
+
+
 def test_step_is_exactly_one_step_and_reset_clears(page):
     for expected in ("0", "1", "2"):
         page.click("#generate-step")

@@ -114,6 +114,7 @@
     status.textContent = paired
       ? `step ${step} of ${message.total - 1} · t = ${lane.t.toFixed(3)} · entropy ${bits(lane, 4)} bits per cell · ${message.ms.toFixed(0)} ms per step`
       : `step ${step} of ${message.total - 1} · ${message.ms.toFixed(0)} ms per step for all lanes together`;
+    if (message.lanes.some((lane) => lane.state.includes(255))) status.textContent += " · orange: masked";
     if (curve) plot(step);
     element.dataset.step = step;
     element.dataset.drawn = ++drawn;
