@@ -34,6 +34,7 @@ h1 { margin-bottom: 0 !important; }
 .dd-table table { border: 0 !important; font-variant-numeric: tabular-nums; }
 #inpaint-canvas { max-width: 300px; }
 [id$="-place"] { margin: -8px 0; overflow: hidden; }
+[id$="-place"] :is(.error, .clear-status) { display: none !important; }
 [id$="-place"] .progress-text { position: static !important; transform: none !important; padding: 0; line-height: 20px;
   color: var(--body-text-color-subdued); }
 .dd-table th { word-break: normal; overflow-wrap: normal; }
