@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dd.runs import Models, Recipe
+from dd.runs import Given, Lane, Models, Recipe
 from dd.ui.app import build
 
 TELLTALES = re.compile(r"Traceback|File \\?\"|site-packages|/dd/|OverflowError|TypeError|ValueError|KeyError")
@@ -167,14 +167,21 @@ def test_mutated_pictures_get_an_answer_or_a_sentence(page: gr.Blocks, dispatch:
         assert not TELLTALES.search(said)
 
 
+KNOWN = st.sampled_from([None, ((1,) * 28,) * 27 + ((0,) * 28,)])
+
+
 @SLOWER
 @given(st.data())
 def test_mutated_recipes_get_a_run_or_a_sentence(page: gr.Blocks, dispatch: Dispatch, data: st.DataObject):
-    """What "Load recipe" is given: files saved here, with fields replaced or bytes changed."""
-    (load,) = (
-        n for n, event in page.fns.items() if [part.get_block_name() for part in event.inputs] == ["uploadbutton"]
+    """What "Load recipe" is given on any tab: files saved on any of them, with fields replaced or bytes changed."""
+    loads = [n for n, event in page.fns.items() if [part.get_block_name() for part in event.inputs] == ["uploadbutton"]]
+    assert len(loads) == 4
+    load = data.draw(st.sampled_from(loads))
+    cells = ((0,) * 28,) * 28
+    saved = data.draw(
+        st.sampled_from([{}, {"lanes": (Lane(), Lane())}, {"given": Given(cells, data.draw(KNOWN), 0.5)}])
     )
-    fields = json.loads(Recipe("tiny", steps=2, images=1).to_json())
+    fields = json.loads(Recipe("tiny", **saved, steps=2, images=1).to_json())
     if data.draw(st.booleans()):
         fields[data.draw(st.sampled_from(list(fields)))] = data.draw(ODD)
         content = json.dumps(fields).encode(errors="replace")
