@@ -20,8 +20,9 @@ import torch
 from scipy.special import gammaln
 from torch import Tensor
 
+from dd.gamma import dirichlet
 from dd.lineages import log_lineages, mean_lineages
-from dd.wright_fisher import WrightFisher, dirichlet, multinomial
+from dd.wright_fisher import WrightFisher, multinomial
 
 NEGLIGIBLE = 60.0  # nats below the largest weight
 CHUNK = 65536  # cells whose table rows are expanded at once

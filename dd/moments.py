@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from dd.wright_fisher import WrightFisher, dirichlet
+from dd.gamma import dirichlet
+from dd.wright_fisher import WrightFisher
 
 
 def corner_moments(alpha: Tensor, tau: float) -> tuple[Tensor, Tensor]:
