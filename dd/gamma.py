@@ -18,12 +18,13 @@ from torch import Tensor
 
 def log_gamma(a: Tensor, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """log of Gamma(a, 1) draws; a > 0, expandable to size. In a's precision, on the CPU."""
-    if bool((a == 1).all()):
-        return _log_uniform(size, a.dtype, generator).neg_().log_()
-    if float(a.min()) >= 1:
+    smallest = float(a.min())
+    if smallest == 1 == float(a.max()):
+        return _uniform(size, torch.float64, generator).log_().neg_().log_().to(a.dtype)  # float32 is coarse near 1
+    if smallest >= 1:
         return _marsaglia_tsang(a - 1 / 3, size, generator)
     log_g = _marsaglia_tsang(a + 2 / 3, size, generator)
-    return log_g.add_(_log_uniform(size, a.dtype, generator).div_(a))
+    return log_g.add_(_uniform(size, a.dtype, generator).log_().div_(a))
 
 
 def dirichlet(a: Tensor, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -44,10 +45,9 @@ def _marsaglia_tsang(d: Tensor, size: tuple[int, ...], generator: torch.Generato
     """log G of the page's head for every d = a - 1/3 >= 2/3."""
     z = torch.randn(size, generator=generator, dtype=d.dtype)
     w = _uniform(size, d.dtype, generator)
-    y = z * (9 * d).rsqrt()
-    enough = (y * z).square_().div_(12) <= y.clamp(max=0).add_(1).mul_(w)
+    y = z * d.mul(9).rsqrt_()
+    open_ = ((y * z).square_().div_(12) > y.clamp(max=0).add_(1).mul_(w)).flatten().nonzero()[:, 0]
     log_g = y.add_(1).log_().mul_(3).add_(d.log())
-    open_ = (~enough).flatten().nonzero()[:, 0]
     if len(open_):
         z, w, d = (v.expand(size).flatten()[open_].double() for v in (z, w, d))
         log_g.view(-1)[open_] = _decided(z, w, d, generator).to(log_g)
@@ -72,8 +72,3 @@ def _uniform(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generat
     """Uniform on (0, 1) from 31 random bits, where torch.rand has 24, zero among them, and takes longer."""
     bits = torch.empty(size, dtype=torch.int32).random_(generator=generator)
     return bits.to(dtype).add_(0.5).mul_(2**-31)
-
-
-def _log_uniform(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    """log U, whose small values keep their relative precision: float32 is too coarse near U = 1."""
-    return _uniform(size, torch.float64, generator).log_().to(dtype)

@@ -7,6 +7,7 @@ Reverse-time SDE with the network's posterior p (Anderson 1982, using that the f
 "Generating is evolution": mutation, drift, and natural selection with fitness u.
 """
 
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from dd.bridge import bridge
+from dd.device import each, pieces, split
 from dd.gamma import dirichlet
 from dd.processes.base import Categorical, Option, draw, log_posterior
 from dd.processes.clock import Clock, entropy
@@ -111,14 +113,29 @@ class Dirichlet(Categorical):
         if method == "bridge":
             k = draw(torch.softmax(f + self.evidence(x_t, t), 1).movedim(1, -1).double().cumsum(-1), generator)
             return bridge(self.kernel, x_t, k, float(self.tau(s)), float(self.tau(t)), generator).to(x_t)
-        u = self.fitness(x_t, f, t)
-        if method == "dirichlet":
-            return self.dirichlet_step(x_t, u, d, generator)
-        if method == "euler":
-            return self.euler_step(x_t, u, d, generator)
-        if method == "ode":
-            return replicator(x_t, u / 2, d)
-        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(self.methods)}")
+        moves = {
+            "dirichlet": self.dirichlet_step,
+            "euler": self.euler_step,
+            "ode": lambda x, u, d, generator: replicator(x, u / 2, d),
+        }
+        if method not in moves:
+            raise ValueError(f"unknown method {method!r}; choose one of {', '.join(self.methods)}")
+        return self._moved(moves[method], x_t, f, t, d, generator)
+
+    def _moved(
+        self, move: Callable[..., Tensor], x_t: Tensor, f: Tensor, t: float, d: float, generator: torch.Generator,
+        selection: float = 1.0,
+    ) -> Tensor:  # fmt: skip
+        """move(x, selection u, d, generator), a piece of the batch at a time, on all cores."""
+        n = pieces(tuple(x_t.shape))
+        generators = split(generator, n)
+        parts = list(zip(*(v.tensor_split(n) for v in (x_t, f, *self._log_h(x_t, t))), strict=True))
+
+        def part(i: int) -> Tensor:
+            x, f, l, slope = parts[i]
+            return move(x, torch.softmax(f + l, 1).mul_(slope).mul_(selection), d, generators[i])
+
+        return torch.cat(each(part, n))
 
     def euler_step(self, x: Tensor, u: Tensor, d: float, generator: torch.Generator) -> Tensor:
         """Euler-Maruyama, clipped to the simplex. Sigma^(1/2) dW = sqrt(x) dB - x <sqrt(x), dB>.
@@ -162,7 +179,8 @@ class Dirichlet(Categorical):
 
         Mutation, noise and half the selection: dx = [1/2 (alpha - theta x) + 1/2 x (u - <x, u>)] dr + Sigma^(1/2) dW.
         """
-        return self.dirichlet_step(x_s, self.fitness(x_s, f, s) / 2, float(self.tau(t) - self.tau(s)), generator)
+        d = float(self.tau(t) - self.tau(s))
+        return self._moved(self.dirichlet_step, x_s, f, s, d, generator, selection=0.5)
 
     # -- likelihood --------------------------------------------------------------------------------------------------
 
@@ -200,6 +218,12 @@ def frozen_step(x: Tensor, a: Tensor, d: float, generator: torch.Generator) -> T
     """`Dirichlet.dirichlet_step` for frozen rates: dx = (a - A x) ds + Sigma(x)^(1/2) dW over time d, A = sum a.
 
     x, a: (B, K, ...), a > 0. Mean and summed variance are exact; for K = 2 that is every variance.
+    """
+    return dirichlet(frozen_concentration(x, a, d), tuple(x.shape), generator)
+
+
+def frozen_concentration(x: Tensor, a: Tensor, d: float) -> Tensor:
+    """The Dirichlet's concentrations in `frozen_step`: precision times mean, like x.
 
     Summed over i, the formulas of `dirichlet_step` are, with D(v, w) = sum_i v_i (1 - w_i), phi(z) = (1 - e^-z) / z,
     p = phi(A d), q = phi((A + 1) d) and e = e^(-A d),
@@ -219,8 +243,7 @@ def frozen_step(x: Tensor, a: Tensor, d: float, generator: torch.Generator) -> T
     left = e * e * np.exp(-d) * D_xx + 2 * A * d * e * q * D_xT + F * D_TT
     variance = -e * e * np.expm1(-d) * D_xx + 2 * A * d * e * (p - q) * D_xT + ((A * d * p) ** 2 - F) * D_TT
     precision = (left / variance.clamp(min=1e-300)).clamp(min=1e-6)
-    concentration = torch.addcmul(T * (A * d * p * precision).to(x), x, (e * precision).to(x))
-    return dirichlet(concentration, tuple(x.shape), generator)
+    return torch.addcmul(T * (A * d * p * precision).to(x), x, (e * precision).to(x))
 
 
 def _phi(z: Tensor) -> Tensor:
@@ -298,4 +321,4 @@ def _channels(alpha: Tensor, x: Tensor) -> Tensor:
     return alpha.to(x).view(1, -1, *(1,) * (x.ndim - 2))
 
 
-__all__ = ["Dirichlet", "destroyed_information", "frozen_step", "log_posterior", "replicator"]
+__all__ = ["Dirichlet", "destroyed_information", "frozen_concentration", "frozen_step", "log_posterior", "replicator"]
