@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import math
 import platform
 import threading
 import warnings
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 CORES = torch.get_num_threads()
-PIECE = 100_000  # numbers; below that, meeting on two cores costs what it saves
 
 
 def has_fast_bf16(device: torch.device) -> bool:
@@ -85,27 +83,6 @@ def _workers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(CORES, "dd-core", initializer=torch.set_num_threads, initargs=(1,))
 
 
-def each(function: Callable[[int], object], n: int) -> list:
-    """[function(0), ..., function(n - 1)] on all cores. Not from within such a function: it would wait for itself."""
-    return [function(i) for i in range(n)] if min(n, CORES) == 1 else list(_workers().map(function, range(n)))
-
-
-def pieces(shape: tuple[int, ...]) -> int:
-    """How many pieces to deal out a batch of that shape in: as many on every machine, so that each may have random
-
-    numbers of its own.
-    """
-    return max(1, min(shape[0], math.prod(shape) // PIECE))
-
-
-def split(generator: torch.Generator, n: int) -> list[torch.Generator]:
-    """n generators, seeded by the one given; that one itself for n = 1."""
-    if n == 1:
-        return [generator]
-    seeds = torch.randint(2**32, (n,), generator=generator)  # all that torch's Mersenne twister reads of a seed
-    return [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
-
-
 def spread(function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
     """function(*batches) of tensors that share a batch axis, on the CPU, a piece of the batch a core.
 
@@ -115,8 +92,8 @@ def spread(function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
     n = min(CORES, len(batches[0]))
     if n == 1:
         return function(*batches)
-    parts = list(zip(*(batch.tensor_split(n) for batch in batches), strict=True))
-    return torch.cat(each(lambda i: function(*parts[i]), n))
+    pieces = zip(*(batch.tensor_split(n) for batch in batches), strict=True)
+    return torch.cat(list(_workers().map(lambda piece: function(*piece), pieces)))
 
 
 def keep_freed_memory() -> None:

@@ -11,15 +11,14 @@ it depends on the single number y = x_k (Griffiths & Spano 2010; design of this 
     p_tau(x | e_k) / pi(x) = h_tau,k(x_k),    h_tau,k(y) = sum_m q_m(tau) (theta)_m / (alpha_k)_m y^m.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import islice
 
 import numpy as np
 import torch
 from scipy.special import betaln, gammaln, roots_jacobi
 from torch import Tensor
 
-from dd.device import each, pieces
 from dd.gamma import dirichlet, log_gamma, shares
 from dd.lineages import death_rate, log_lineages, mean_lineages
 
@@ -122,31 +121,22 @@ class WrightFisher:
         tau = self._check(tau)
         if len(tau) not in (1, len(x)):
             raise ValueError(f"tau has {len(tau)} entries for a batch of {len(x)}")
-        n_cells = self._cubics.shape[-1]
+        _, n_alpha, _, n_cells = self._cubics.shape
         cubics = self._rows(self._cubics, tau)  # (8, A, B, Z - 1)
         cubics[:4] /= tau[:, None]  # what is tabulated is tau log h
         cubics = cubics.to(x.dtype).to(x.device).flatten(1)
-        trailing = (1,) * (x.ndim - 2)
-        batch = torch.arange(len(tau), device=x.device).view(-1, 1, *trailing)
-        row = self.row_of.to(x.device).view(1, -1, *trailing)
-        start = ((row * len(tau) + batch) * n_cells).expand(len(x), *(-1,) * (x.ndim - 1))
-        n = 1 if x.requires_grad or x.device.type != "cpu" else pieces(tuple(x.shape))
-        xs, starts = x.tensor_split(n), start.tensor_split(n)
-        parts = each(lambda i: self._look_up(cubics, xs[i], starts[i]), n)
-        return parts[0] if n == 1 else tuple(torch.cat(part) for part in zip(*parts, strict=True))
-
-    def _look_up(self, cubics: Tensor, x: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
-        """log h and h'/h at x from cubics (8, N), those of a coordinate's row from `start` on."""
         z = (x / self.eps).add_(1).log_().div_(self.dz)
-        cell = z.floor().clamp_(0, self.z_nodes - 2)
+        cell = z.floor().clamp_(0, n_cells - 1)
         w = z.sub_(cell)
-        index = cell.int().add(start).flatten()
-        c = (row.index_select(0, index).view(x.shape) for row in cubics)  # short vectors, which stay in the cache
-        values = []
-        for c_0, c_1, c_2, c_3 in (islice(c, 4), islice(c, 4)):
-            values.append(torch.addcmul(c_0, w, torch.addcmul(c_1, w, torch.addcmul(c_2, w, c_3))))
-        log_h, log_slope = values
-        return log_h, log_slope.exp_()
+        index = cell.int()
+        if len(tau) * n_alpha > 1:
+            trailing = (1,) * (x.ndim - 2)
+            batch = torch.arange(len(tau), dtype=torch.int32, device=x.device).view(-1, 1, *trailing)
+            row = self.row_of.int().to(x.device).view(1, -1, *trailing)
+            index = index + (row * len(tau) + batch) * n_cells
+        index = index.flatten()
+        c = [table.index_select(0, index).view(x.shape) for table in cubics]  # short vectors: they stay in the cache
+        return _cubic(c[:4], w), _cubic(c[4:], w).exp_()
 
     def log_h_of(self, y: Tensor, tau: float, k: int) -> Tensor:
         """log h_tau,k(y) of the one category k at any y in [0, 1]: float64, like y."""
@@ -155,8 +145,7 @@ class WrightFisher:
         c = _cubic_coefficients(torch.stack([rows, rows])[:, :, None])[0, 0]
         z = torch.log1p(y / self.eps) / self.dz
         cell = z.floor().clamp(0, len(c) - 1)
-        w, c = z - cell, c[cell.long()]
-        return c[..., 0] + w * (c[..., 1] + w * (c[..., 2] + w * c[..., 3]))
+        return _cubic(c[cell.long(), :4].unbind(-1), z - cell)
 
     # -- exact sampling ----------------------------------------------------------------------------------------------
 
@@ -257,6 +246,11 @@ def _chebyshev_transform(n: int) -> Tensor:
     C = 2 / n * torch.cos(torch.pi * j[:, None] * (j + 0.5) / n)
     C[0] /= 2
     return C
+
+
+def _cubic(c: Sequence[Tensor], w: Tensor) -> Tensor:
+    """c_0 + c_1 w + c_2 w^2 + c_3 w^3."""
+    return torch.addcmul(c[0], w, torch.addcmul(c[1], w, torch.addcmul(c[2], w, c[3])))
 
 
 def _cubic_coefficients(rows: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dd import device
-from dd.device import Frozen, for_inference, has_fast_bf16, split, spread
+from dd.device import Frozen, for_inference, has_fast_bf16, spread
 from dd.networks.unet import EvidenceUNet, NoiseUNet
 from dd.samplers import Denoiser
 
@@ -86,15 +86,6 @@ def test_a_batch_spread_over_cores_is_the_batch(cores, monkeypatch):
         assert len(seen) > 1
         assert all(threads == 1 for thread, threads in seen if thread != threading.get_ident())
     device._workers.cache_clear()
-
-
-def test_generators_of_pieces():
-    """Reproducible, different from one another, and the one given where there is one piece."""
-    given = torch.Generator().manual_seed(3)
-    assert split(given, 1) == [given]
-    drawn = [torch.rand(4, generator=g).tolist() for g in split(given, 3)]
-    assert drawn == [torch.rand(4, generator=g).tolist() for g in split(torch.Generator().manual_seed(3), 3)]
-    assert len({tuple(row) for row in drawn}) == 3
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])

@@ -7,7 +7,6 @@ Reverse-time SDE with the network's posterior p (Anderson 1982, using that the f
 "Generating is evolution": mutation, drift, and natural selection with fitness u.
 """
 
-from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -18,7 +17,6 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from dd.bridge import bridge
-from dd.device import each, pieces, split
 from dd.gamma import dirichlet
 from dd.processes.base import Categorical, Option, draw, log_posterior
 from dd.processes.clock import Clock, entropy
@@ -112,30 +110,15 @@ class Dirichlet(Categorical):
         d = (stretch if t <= below else 1.0) * float(self.tau(t) - self.tau(s))
         if method == "bridge":
             k = draw(torch.softmax(f + self.evidence(x_t, t), 1).movedim(1, -1).double().cumsum(-1), generator)
-            return bridge(self.kernel, x_t, k, float(self.tau(s)), float(self.tau(t)), generator).to(x_t)
-        moves = {
-            "dirichlet": self.dirichlet_step,
-            "euler": self.euler_step,
-            "ode": lambda x, u, d, generator: replicator(x, u / 2, d),
-        }
-        if method not in moves:
-            raise ValueError(f"unknown method {method!r}; choose one of {', '.join(self.methods)}")
-        return self._moved(moves[method], x_t, f, t, d, generator)
-
-    def _moved(
-        self, move: Callable[..., Tensor], x_t: Tensor, f: Tensor, t: float, d: float, generator: torch.Generator,
-        selection: float = 1.0,
-    ) -> Tensor:  # fmt: skip
-        """move(x, selection u, d, generator), a piece of the batch at a time, on all cores."""
-        n = pieces(tuple(x_t.shape))
-        generators = split(generator, n)
-        parts = list(zip(*(v.tensor_split(n) for v in (x_t, f, *self._log_h(x_t, t))), strict=True))
-
-        def part(i: int) -> Tensor:
-            x, f, l, slope = parts[i]
-            return move(x, torch.softmax(f + l, 1).mul_(slope).mul_(selection), d, generators[i])
-
-        return torch.cat(each(part, n))
+            return bridge(self.kernel, x_t, k, float(self.tau(s)), float(self.tau(t)), generator)
+        u = self.fitness(x_t, f, t)
+        if method == "dirichlet":
+            return self.dirichlet_step(x_t, u, d, generator)
+        if method == "euler":
+            return self.euler_step(x_t, u, d, generator)
+        if method == "ode":
+            return replicator(x_t, u / 2, d)
+        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(self.methods)}")
 
     def euler_step(self, x: Tensor, u: Tensor, d: float, generator: torch.Generator) -> Tensor:
         """Euler-Maruyama, clipped to the simplex. Sigma^(1/2) dW = sqrt(x) dB - x <sqrt(x), dB>.
@@ -179,8 +162,7 @@ class Dirichlet(Categorical):
 
         Mutation, noise and half the selection: dx = [1/2 (alpha - theta x) + 1/2 x (u - <x, u>)] dr + Sigma^(1/2) dW.
         """
-        d = float(self.tau(t) - self.tau(s))
-        return self._moved(self.dirichlet_step, x_s, f, s, d, generator, selection=0.5)
+        return self.dirichlet_step(x_s, self.fitness(x_s, f, s) / 2, float(self.tau(t) - self.tau(s)), generator)
 
     # -- likelihood --------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 from scipy import stats
 
-from dd import device
 from dd.bridge import _joint, bridge, evolve, tables, window
 from dd.processes.clock import entropy
 from dd.processes.dirichlet import Dirichlet, frozen_concentration, pairwise_confusion
@@ -174,24 +173,6 @@ def test_an_euler_step_is_the_textbooks() -> None:
     y = (x + drift * d + noise).clamp(min=0)
     moved = process.euler_step(x, u, d, torch.Generator().manual_seed(2))
     assert torch.allclose(moved, y / y.sum(1, keepdim=True), atol=1e-12)
-
-
-@pytest.mark.parametrize("method", ["dirichlet", "euler", "ode"])
-def test_a_step_does_not_depend_on_the_number_of_cores(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    process = Dirichlet(64, 256)
-    x = process.prior((16, 16, 16), torch.Generator().manual_seed(0))
-    f = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
-    assert device.pieces(tuple(x.shape)) > 1
-    moved = []
-    for cores in (1, 2):
-        monkeypatch.setattr(device, "CORES", cores)
-        device._workers.cache_clear()
-        state = x.clone()  # what the process keeps of x was looked up with other cores
-        moved.append(process.step(state, f, 0.5, 0.4, method, torch.Generator().manual_seed(2)))
-        moved.append(process.evidence(state, 0.5))
-    device._workers.cache_clear()
-    assert torch.equal(moved[0], moved[2])
-    assert torch.equal(moved[1], moved[3])
 
 
 def test_a_loss_looks_up_what_the_evidence_has() -> None:
