@@ -40,4 +40,4 @@ def corner_entropy(kernel: WrightFisher, tau: float) -> Tensor:
 
 def stationary(alpha: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """x ~ Dirichlet(alpha): (n, K)."""
-    return dirichlet(alpha.view(1, -1), (n, len(alpha)), generator)
+    return dirichlet(alpha.double().view(1, -1), (n, len(alpha)), generator)
