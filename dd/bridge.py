@@ -20,8 +20,9 @@ import torch
 from scipy.special import gammaln
 from torch import Tensor
 
+from dd.gamma import dirichlet
 from dd.lineages import log_lineages, mean_lineages
-from dd.wright_fisher import WrightFisher, dirichlet, multinomial
+from dd.wright_fisher import WrightFisher, multinomial
 
 NEGLIGIBLE = 60.0  # nats below the largest weight
 CHUNK = 65536  # cells whose table rows are expanded at once
@@ -89,8 +90,8 @@ def _joint(
 def bridge(
     kernel: WrightFisher, x_t: Tensor, k: Tensor, tau_s: float, tau_t: float, generator: torch.Generator
 ) -> Tensor:
-    """x_s given corner k (B, ...) at tau = 0 and x_t (B, K, ...) at tau_t: float64, like x_t."""
-    x_t = x_t.double()
+    """x_s given corner k (B, ...) at tau = 0 and x_t (B, K, ...) at tau_t: like x_t."""
+    dtype, x_t = x_t.dtype, x_t.double()
     table = tables(kernel, tau_s, tau_t)
     y, row = x_t.gather(1, k[:, None]).flatten(), kernel.row_of[k].flatten()
     count = torch.arange(table.log_j.shape[1], dtype=torch.float64)
@@ -107,7 +108,8 @@ def bridge(
     m = _pick(torch.softmax(table.log_m[pair_j] - rising, 1).cumsum(1), which, generator)
     l = multinomial((table.founders[w] - j).view(k.shape), x_t, generator)
     l.scatter_add_(1, k[:, None], (j + m).double().view(k.shape)[:, None])
-    return dirichlet(kernel.alpha.view(1, -1, *(1,) * (x_t.ndim - 2)) + l, tuple(x_t.shape), generator)
+    concentration = l.add_(kernel.alpha.view(1, -1, *(1,) * (x_t.ndim - 2)))
+    return dirichlet(concentration.to(dtype), tuple(x_t.shape), generator)
 
 
 def evolve(kernel: WrightFisher, x: Tensor, duration: float, generator: torch.Generator) -> Tensor:

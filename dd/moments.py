@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from dd.wright_fisher import WrightFisher, dirichlet
+from dd.gamma import dirichlet
+from dd.wright_fisher import WrightFisher
 
 
 def corner_moments(alpha: Tensor, tau: float) -> tuple[Tensor, Tensor]:
@@ -39,4 +40,4 @@ def corner_entropy(kernel: WrightFisher, tau: float) -> Tensor:
 
 def stationary(alpha: Tensor, n: int, generator: torch.Generator) -> Tensor:
     """x ~ Dirichlet(alpha): (n, K)."""
-    return dirichlet(alpha.view(1, -1), (n, len(alpha)), generator)
+    return dirichlet(alpha.double().view(1, -1), (n, len(alpha)), generator)

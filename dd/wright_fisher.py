@@ -11,6 +11,7 @@ it depends on the single number y = x_k (Griffiths & Spano 2010; design of this 
     p_tau(x | e_k) / pi(x) = h_tau,k(x_k),    h_tau,k(y) = sum_m q_m(tau) (theta)_m / (alpha_k)_m y^m.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from scipy.special import betaln, gammaln, roots_jacobi
 from torch import Tensor
 
+from dd.gamma import dirichlet, log_gamma, shares
 from dd.lineages import death_rate, log_lineages, mean_lineages
 
 _CELL_NATS = 1e-8  # chi-square left per cell at the far end of the tables
@@ -78,7 +80,8 @@ class WrightFisher:
         to_series = _chebyshev_transform(self.tau_nodes)
         self._log_h = to_series @ (torch.stack(log_h) * tau_[:, None])  # (A, T, Z)
         log_slope = to_series @ torch.stack(log_slope)
-        self._cubics = _cubic_coefficients(torch.stack([self._log_h, log_slope]))  # (A, T, Z - 1, 8)
+        cubics = _cubic_coefficients(torch.stack([self._log_h, log_slope]))
+        self._cubics = cubics.movedim(-1, 0).contiguous()  # (8, A, T, Z - 1)
         self._log_q = to_series @ torch.from_numpy(log_q + death_rate(m, self.theta) * tau[:, None])  # (T, M)
         self._death_rate = torch.from_numpy(death_rate(m, self.theta))
 
@@ -118,24 +121,22 @@ class WrightFisher:
         tau = self._check(tau)
         if len(tau) not in (1, len(x)):
             raise ValueError(f"tau has {len(tau)} entries for a batch of {len(x)}")
-        n_alpha, _, n_cells, _ = self._cubics.shape
-        coefficients = self._rows(self._cubics.flatten(2), tau).movedim(0, 1).reshape(len(tau), n_alpha, n_cells, 8)
-        coefficients[..., :4] /= tau.view(-1, 1, 1, 1)  # what is tabulated is tau log h
-        coefficients = coefficients.to(x.dtype).to(x.device)  # (B, A, Z - 1, 8)
-        n_tau = len(tau)
-        z = torch.log1p(x / self.eps).div_(self.dz)
+        _, n_alpha, _, n_cells = self._cubics.shape
+        cubics = self._rows(self._cubics, tau)  # (8, A, B, Z - 1)
+        cubics[:4] /= tau[:, None]  # what is tabulated is tau log h
+        cubics = cubics.to(x.dtype).to(x.device).flatten(1)
+        z = (x / self.eps).add_(1).log_().div_(self.dz)
         cell = z.floor().clamp_(0, n_cells - 1)
         w = z.sub_(cell)
-        index = cell.long()
-        if n_tau * n_alpha > 1:
+        index = cell.int()
+        if len(tau) * n_alpha > 1:
             trailing = (1,) * (x.ndim - 2)
-            batch = torch.arange(n_tau, device=x.device).view(-1, 1, *trailing)
-            row = self.row_of.to(x.device).view(1, -1, *trailing)
-            index = index + (batch * n_alpha + row) * n_cells
-        c = torch.nn.functional.embedding(index, coefficients.reshape(-1, 8))
-        log_h = c[..., 0] + w * (c[..., 1] + w * (c[..., 2] + w * c[..., 3]))
-        log_slope = c[..., 4] + w * (c[..., 5] + w * (c[..., 6] + w * c[..., 7]))
-        return log_h, log_slope.exp_()
+            batch = torch.arange(len(tau), dtype=torch.int32, device=x.device).view(-1, 1, *trailing)
+            row = self.row_of.int().to(x.device).view(1, -1, *trailing)
+            index = index + (row * len(tau) + batch) * n_cells
+        index = index.flatten()
+        c = [table.index_select(0, index).view(x.shape) for table in cubics]  # short vectors: they stay in the cache
+        return _cubic(c[:4], w), _cubic(c[4:], w).exp_()
 
     def log_h_of(self, y: Tensor, tau: float, k: int) -> Tensor:
         """log h_tau,k(y) of the one category k at any y in [0, 1]: float64, like y."""
@@ -144,8 +145,7 @@ class WrightFisher:
         c = _cubic_coefficients(torch.stack([rows, rows])[:, :, None])[0, 0]
         z = torch.log1p(y / self.eps) / self.dz
         cell = z.floor().clamp(0, len(c) - 1)
-        w, c = z - cell, c[cell.long()]
-        return c[..., 0] + w * (c[..., 1] + w * (c[..., 2] + w * c[..., 3]))
+        return _cubic(c[cell.long(), :4].unbind(-1), z - cell)
 
     # -- exact sampling ----------------------------------------------------------------------------------------------
 
@@ -164,16 +164,15 @@ class WrightFisher:
         """
         m = self.sample_lineages(tau, tuple(x0.shape), generator)
         trailing = (1,) * (x0.ndim - 1)
-        g = standard_gamma(self.alpha.view(1, -1, *trailing), (len(x0), self.K, *x0.shape[1:]), generator)
-        hot = x0[:, None]
-        extra = torch._standard_gamma(m[:, None].double().clamp(min=1e-30), generator=generator)
-        g.scatter_add_(1, hot, torch.where(m[:, None] > 0, extra, 0.0))
-        return normalised(g, self.alpha.view(1, -1, *trailing), generator).float()
+        alpha = self.alpha.float()
+        log_g = log_gamma(alpha.view(1, -1, *trailing), (len(x0), self.K, *x0.shape[1:]), generator)
+        hot = log_gamma(alpha[x0] + m, tuple(x0.shape), generator)
+        return shares(log_g.scatter_(1, x0[:, None], hot[:, None]))
 
     def stationary(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """x ~ Dirichlet(alpha): shape (B, ...) gives (B, K, ...), float32."""
-        alpha = self.alpha.view(1, -1, *(1,) * (len(shape) - 1))
-        return dirichlet(alpha, (shape[0], self.K, *shape[1:]), generator).float()
+        alpha = self.alpha.float().view(1, -1, *(1,) * (len(shape) - 1))
+        return dirichlet(alpha, (shape[0], self.K, *shape[1:]), generator)
 
     # -- integrals ---------------------------------------------------------------------------------------------------
 
@@ -190,37 +189,6 @@ class WrightFisher:
             log_h = self.log_h(x, tau)[0][:, column]
             kl.append((torch.from_numpy(w) * log_h.exp() * log_h).sum())
         return torch.stack(kl)[self.row_of]
-
-
-def standard_gamma(shape_parameter: Tensor, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Gamma(a, 1) draws in float64, correct down to tiny a: G(a) = G(a + 1) U^(1/a); exponentials where a = 1."""
-    a = shape_parameter.double().expand(size)
-    if bool((shape_parameter == 1).all()):
-        return torch.empty(size, dtype=torch.float64).exponential_(generator=generator)
-    if float(shape_parameter.min()) >= 1:
-        return torch._standard_gamma(a, generator=generator)
-    boosted = torch._standard_gamma(a + 1, generator=generator)
-    return boosted * torch.rand(size, generator=generator, dtype=torch.float64).pow_(1 / a)
-
-
-def normalised(g: Tensor, a: Tensor, generator: torch.Generator) -> Tensor:
-    """g / sum g along axis 1, for gamma draws g of concentrations a.
-
-    Where all of them underflow (which takes a below 0.03) the largest is number i with probability a_i / sum a, and the
-    others are next to nothing beside it: log gamma(a) is an exponential with rate a there, so the point is a corner.
-    """
-    total = g.sum(1, keepdim=True)
-    if bool((total == 0).any()):
-        cdf = a.expand(g.shape).cumsum(1)
-        u = torch.rand(total.shape, generator=generator, dtype=g.dtype) * cdf[:, -1:]
-        corner = torch.zeros_like(g).scatter_(1, (u >= cdf[:, :-1]).sum(1, keepdim=True), 1.0)
-        g, total = torch.where(total > 0, g, corner), torch.where(total > 0, total, 1.0)
-    return g / total
-
-
-def dirichlet(a: Tensor, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """x ~ Dirichlet(a) along axis 1, a expandable to size: float64."""
-    return normalised(standard_gamma(a, size, generator), a.double(), generator)
 
 
 def multinomial(n: Tensor, p: Tensor, generator: torch.Generator) -> Tensor:
@@ -278,6 +246,11 @@ def _chebyshev_transform(n: int) -> Tensor:
     C = 2 / n * torch.cos(torch.pi * j[:, None] * (j + 0.5) / n)
     C[0] /= 2
     return C
+
+
+def _cubic(c: Sequence[Tensor], w: Tensor) -> Tensor:
+    """c_0 + c_1 w + c_2 w^2 + c_3 w^3."""
+    return torch.addcmul(c[0], w, torch.addcmul(c[1], w, torch.addcmul(c[2], w, c[3])))
 
 
 def _cubic_coefficients(rows: Tensor) -> Tensor:

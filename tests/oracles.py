@@ -65,3 +65,18 @@ def log_lineages(m: int, tau: float, theta: float) -> float:
             if j > 0:
                 total += (-1) ** (j - m) * (2 * j + theta - 1) * rising * mp.exp(-j * (j + theta - 1) * tau / 2)
         return float(mp.log(total / mp.factorial(m)))
+
+
+def frozen_concentration(x: list[float], a: list[float], d: float) -> np.ndarray:
+    """Mean times precision of dx = (a - A x) ds + Sigma(x)^(1/2) dW after time d, from every category's own moments."""
+    with mp.workdps(60):
+        x, a, d = [mp.mpf(v) / mp.fsum(x) for v in x], [mp.mpf(v) for v in a], mp.mpf(d)
+        A = mp.fsum(a)
+        c, e_A, e_c = 2 * A + 1, mp.exp(-A * d), mp.exp(-(2 * A + 1) * d)
+        mean = [b / A + (v - b / A) * e_A for v, b in zip(x, a, strict=True)]
+        square = mp.fsum(
+            v * v * e_c + (2 * b + 1) * (b / A * (1 - e_c) / c + (v - b / A) * (e_A - e_c) / (c - A))
+            for v, b in zip(x, a, strict=True)
+        )
+        precision = (1 - square) / (square - mp.fsum(m * m for m in mean))
+        return np.array([float(m * precision) for m in mean])

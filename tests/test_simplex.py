@@ -11,6 +11,7 @@ from scipy.special import betaln
 from scipy.stats import ks_2samp
 
 from dd.bakosi import BakosiRistorcelli
+from dd.gamma import dirichlet
 from dd.moments import corner_moments, stationary
 from dd.simplex import (
     MAX_PARTICLES,
@@ -25,7 +26,7 @@ from dd.simplex import (
     simulate,
 )
 from dd.stick_breaking import StickBreaking, from_sticks, to_sticks
-from dd.wright_fisher import standard_gamma, wright_fisher
+from dd.wright_fisher import wright_fisher
 
 UNEQUAL = (0.6, 1.0, 2.0)
 WEIGHTS = (0.5, 0.3, 0.2)
@@ -251,8 +252,7 @@ def test_one_dirichlet_does_not_compose():
     assert float(first.mean) == pytest.approx(y)
     drawn = 1 - torch.rand(200_000, generator=g, dtype=torch.float64).pow(1 / 3)  # 1 - Beta(3, 1)
     a = 1 + 2 * (1 - drawn)
-    pair = standard_gamma(torch.stack([a, 4 - a], 1), (len(a), 2), g)
-    drawn = pair[:, 0] / pair.sum(1)
+    drawn = dirichlet(torch.stack([a, 4 - a], 1), (len(a), 2), g)[:, 0]
     assert float(drawn.square().mean()) == pytest.approx(89 / 200, abs=Z * float(drawn.square().std()) / 200_000**0.5)
 
 
@@ -268,8 +268,7 @@ def test_the_mixture_composes():
         u = torch.rand(n, 1, generator=g, dtype=torch.float64)
         chosen = (u > y.cumsum(1)[:, :2]).sum(1)
         counts[torch.arange(n), chosen] += (i < m).double()
-    x = standard_gamma(1.0 + counts, (n, 3), g)
-    x = x / x.sum(1, keepdim=True)
+    x = dirichlet(1.0 + counts, (n, 3), g)
     once = kernel.sample(k, tau + sigma, g).double()
     for i in range(3):
         assert ks_2samp(x[:, i].numpy(), once[:, i].numpy()).pvalue > 1e-3

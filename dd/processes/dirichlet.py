@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from dd.bridge import bridge
+from dd.gamma import dirichlet
 from dd.processes.base import Categorical, Option, draw, log_posterior
 from dd.processes.clock import Clock, entropy
-from dd.wright_fisher import WrightFisher, dirichlet, tau_for_kl, wright_fisher
+from dd.wright_fisher import WrightFisher, tau_for_kl, wright_fisher
 
 END_NATS = 0.01  # nats per image left at each end of the path
 
@@ -75,11 +76,11 @@ class Dirichlet(Categorical):
         return self._log_h(x_t, t)[0]
 
     def _log_h(self, x_t: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        """log h and h'/h at x_t. A step asks for what its evidence has asked for, so the last answer on x_t is kept."""
-        if isinstance(t, Tensor) or x_t.requires_grad:  # an answer with a graph would keep x_t alive
+        """log h and h'/h at x_t. Steps and losses ask for what the evidence has asked for: the last answer is kept."""
+        if x_t.requires_grad:  # an answer with a graph would keep x_t alive
             return self.kernel.log_h(x_t, self.tau(t))
         kept = self._answers.get(x_t)
-        if kept is None or kept[0] != t:
+        if kept is None or not _same(kept[0], t):
             self._answers[x_t] = kept = (t, self.kernel.log_h(x_t, self.tau(t)))
         return kept[1]
 
@@ -109,7 +110,7 @@ class Dirichlet(Categorical):
         d = (stretch if t <= below else 1.0) * float(self.tau(t) - self.tau(s))
         if method == "bridge":
             k = draw(torch.softmax(f + self.evidence(x_t, t), 1).movedim(1, -1).double().cumsum(-1), generator)
-            return bridge(self.kernel, x_t, k, float(self.tau(s)), float(self.tau(t)), generator).to(x_t)
+            return bridge(self.kernel, x_t, k, float(self.tau(s)), float(self.tau(t)), generator)
         u = self.fitness(x_t, f, t)
         if method == "dirichlet":
             return self.dirichlet_step(x_t, u, d, generator)
@@ -129,12 +130,14 @@ class Dirichlet(Categorical):
         """
         longest = 0.125 ** (1 / min(1.0, max(0.5, float(self.alpha.min()))))
         parts = max(1, int(np.ceil(self.theta * d / 2 / longest)))
+        d = d / parts
+        kept = 1 - self.theta * d / 2
+        growth, mutants = kept + d * u, _channels(self.alpha, x) * (d / 2)
         for _ in range(parts):
-            drift = (_channels(self.alpha, x) - self.theta * x) / 2 + x * (u - (x * u).sum(1, keepdim=True))
-            dB = (d / parts) ** 0.5 * torch.randn(x.shape, generator=generator, dtype=x.dtype)
-            root = x.sqrt()
-            noise = root * dB - x * (root * dB).sum(1, keepdim=True)
-            x = (x + drift * (d / parts) + noise).clamp(min=0)
+            grown = x * growth
+            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).mul_((d * x).sqrt_())
+            excess = grown.sum(1, keepdim=True) - kept + noise.sum(1, keepdim=True)  # d <x, u> + <sqrt(x), dB>
+            x = grown.add_(noise).add_(mutants).addcmul_(x, excess, value=-1).clamp_(min=0)
             x = x / x.sum(1, keepdim=True)
         return x
 
@@ -147,8 +150,7 @@ class Dirichlet(Categorical):
             E[x^2] = x^2 e^(-c d) + k [T (1 - e^(-c d))/c + (x - T)(e^(-A d) - e^(-c d))/(c - A)]
             precision (1 - sum E[x^2]) / (sum E[x^2] - sum E[x]^2).
         """
-        x = x.double()
-        return frozen_step(x, _channels(self.alpha, x) / 2 + x * u.double(), d, generator).float()
+        return frozen_step(x, torch.addcmul(_channels(self.alpha, x) / 2, x, u), d, generator)
 
     def heun(self, x_t: Tensor, f_t: Tensor, x_s: Tensor, f_s: Tensor, t: float, s: float) -> Tensor:
         """The trapezoidal correction of an "ode" step from x_t to x_s: the mean of both ends' fitness."""
@@ -187,7 +189,7 @@ class Dirichlet(Categorical):
 
     def _fitness_error(self, logits: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         hot = torch.zeros_like(logits).scatter_(1, x0[:, None], 1.0)
-        return (hot - torch.softmax(logits, 1)) * self.kernel.log_h(x_t, self.tau(t))[1]
+        return (hot - torch.softmax(logits, 1)) * self._log_h(x_t, t)[1]
 
     def ends(self, shape: tuple[int, int]) -> float:
         """KL(p_T || pi), exactly. The reconstruction at tau_min needs the network: dd.likelihood.estimate_bound."""
@@ -197,16 +199,38 @@ class Dirichlet(Categorical):
 def frozen_step(x: Tensor, a: Tensor, d: float, generator: torch.Generator) -> Tensor:
     """`Dirichlet.dirichlet_step` for frozen rates: dx = (a - A x) ds + Sigma(x)^(1/2) dW over time d, A = sum a.
 
-    x, a: (B, K, ...) float64, a >= 0. Mean and summed variance are exact; for K = 2 that is every variance.
+    x, a: (B, K, ...), a > 0. Mean and summed variance are exact; for K = 2 that is every variance.
+    """
+    return dirichlet(frozen_concentration(x, a, d), tuple(x.shape), generator)
+
+
+def frozen_concentration(x: Tensor, a: Tensor, d: float) -> Tensor:
+    """The Dirichlet's concentrations in `frozen_step`: precision times mean, like x.
+
+    Summed over i, the formulas of `dirichlet_step` are, with D(v, w) = sum_i v_i (1 - w_i), phi(z) = (1 - e^-z) / z,
+    p = phi(A d), q = phi((A + 1) d) and e = e^(-A d),
+
+        1 - sum E[x^2]           = e^2 e^-d D(x, x) + 2 A d e q D(x, T) + F D(T, T),     F = 2 A^2 d (p - e q) / c
+        sum E[x^2] - sum E[x]^2  = e^2 (1 - e^-d) D(x, x) + 2 A d e (p - q) D(x, T) + ((A d p)^2 - F) D(T, T).
+
+    Nothing cancels near a corner or in a short step: three sums over categories in the precision of x, and one number a
+    cell in float64.
     """
     A = a.sum(1, keepdim=True)
-    T, c, k = a / A, 2 * A + 1, 2 * a + 1
-    e_A, e_c = torch.exp(-A * d), torch.exp(-c * d)
-    mean = T + (x - T) * e_A
-    square = x * x * e_c + k * (-T * torch.expm1(-c * d) / c + (x - T) * (e_A - e_c) / (c - A))
-    square = square.sum(1, keepdim=True)
-    precision = (1 - square) / (square - (mean * mean).sum(1, keepdim=True)).clamp(min=1e-12)
-    return dirichlet(mean * precision.clamp(min=1e-6), tuple(x.shape), generator)
+    T = a / A
+    D_xx, D_xT, D_TT = ((v * (1 - w)).sum(1, keepdim=True).double() for v, w in ((x, x), (x, T), (T, T)))
+    A = A.double()
+    e, p, q = torch.exp(-A * d), _phi(A * d), _phi((A + 1) * d)
+    F = 2 * A * A * d * (p - e * q) / (2 * A + 1)
+    left = e * e * np.exp(-d) * D_xx + 2 * A * d * e * q * D_xT + F * D_TT
+    variance = -e * e * np.expm1(-d) * D_xx + 2 * A * d * e * (p - q) * D_xT + ((A * d * p) ** 2 - F) * D_TT
+    precision = (left / variance.clamp(min=1e-300)).clamp(min=1e-6)
+    return torch.addcmul(T * (A * d * p * precision).to(x), x, (e * precision).to(x))
+
+
+def _phi(z: Tensor) -> Tensor:
+    """(1 - e^-z) / z."""
+    return -torch.expm1(-z) / z
 
 
 def replicator(x: Tensor, fitness: Tensor, d: float) -> Tensor:
@@ -270,8 +294,13 @@ def pairwise_confusion(kernel: WrightFisher, tau: float) -> float:
     return worst
 
 
+def _same(t: Tensor | float, s: Tensor | float) -> bool:
+    """Whether two times are one: the same tensor, or equal numbers."""
+    return t is s if isinstance(t, Tensor) or isinstance(s, Tensor) else t == s
+
+
 def _channels(alpha: Tensor, x: Tensor) -> Tensor:
     return alpha.to(x).view(1, -1, *(1,) * (x.ndim - 2))
 
 
-__all__ = ["Dirichlet", "destroyed_information", "frozen_step", "log_posterior", "replicator"]
+__all__ = ["Dirichlet", "destroyed_information", "frozen_concentration", "frozen_step", "log_posterior", "replicator"]

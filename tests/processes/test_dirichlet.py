@@ -9,8 +9,9 @@ from scipy import stats
 
 from dd.bridge import _joint, bridge, evolve, tables, window
 from dd.processes.clock import entropy
-from dd.processes.dirichlet import Dirichlet, pairwise_confusion
+from dd.processes.dirichlet import Dirichlet, frozen_concentration, pairwise_confusion
 from dd.wright_fisher import WrightFisher
+from tests import oracles
 
 P_MIN = 1e-3
 
@@ -139,6 +140,51 @@ def test_time_dilation() -> None:
     d = 3 * float(process.tau(0.5) - process.tau(0.45))
     dilated = torch.softmax(x.log() + u / 2 * d, 1)
     assert torch.allclose(dilated, process.step(x, f, 0.5, 0.45, "ode", generator, stretch=3.0, below=0.5), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("K", [2, 3, 64])
+@pytest.mark.parametrize("d", [1e-8, 1e-5, 1e-3, 0.03, 1.0])
+def test_frozen_concentrations_against_oracle(K: int, d: float, dtype: torch.dtype) -> None:
+    """Inside, in a corner, on an edge, all but in a corner: to 1e-5; the last, in float32, to what x itself says.
+
+    1 - x is 1e-6 there, and x comes in steps of 6e-8.
+    """
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.eye(K, dtype=torch.float64)
+    inside = torch.softmax(torch.randn(K, generator=generator, dtype=torch.float64), 0)
+    points = [inside, corners[0], (corners[0] + corners[1]) / 2, corners[0] + 1e-6 * (inside - corners[0])]
+    x = torch.stack(points).to(dtype)
+    a = 0.5 + x * (30 * torch.rand(K, generator=generator)).to(dtype)
+    found = frozen_concentration(x, a, d).double().numpy()
+    for i in range(4):
+        exact = oracles.frozen_concentration(x[i].tolist(), a[i].tolist(), d)
+        assert found[i] == pytest.approx(exact, rel=0.06 if i == 3 and dtype == torch.float32 else 1e-5)
+
+
+def test_an_euler_step_is_the_textbooks() -> None:
+    """x + [1/2 (alpha - theta x) + x (u - <x, u>)] d + sqrt(x) dB - x <sqrt(x), dB>, with the same dB."""
+    process, d = Dirichlet(3, 16, torch.tensor([0.6, 1.0, 1.9], dtype=torch.float64)), 1e-3
+    x = process.prior((40, 5, 5), torch.Generator().manual_seed(0)).double() * 0.97 + 0.01
+    u = 9 * torch.rand(x.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    dB = d**0.5 * torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    drift = (process.alpha.view(1, 3, 1, 1) - process.theta * x) / 2 + x * (u - (x * u).sum(1, keepdim=True))
+    noise = x.sqrt() * dB - x * (x.sqrt() * dB).sum(1, keepdim=True)
+    y = (x + drift * d + noise).clamp(min=0)
+    moved = process.euler_step(x, u, d, torch.Generator().manual_seed(2))
+    assert torch.allclose(moved, y / y.sum(1, keepdim=True), atol=1e-12)
+
+
+def test_a_loss_looks_up_what_the_evidence_has() -> None:
+    """The kept answer is that of the same state at the same time, for the one tensor of times of a batch too."""
+    process, generator = Dirichlet(3, 16), torch.Generator().manual_seed(0)
+    x0 = torch.zeros(4, 2, 2, dtype=torch.long)
+    t, s = torch.full((4,), 0.3, dtype=torch.float64), torch.full((4,), 0.6, dtype=torch.float64)
+    x = process.perturb(x0, t, generator)
+    at_t = process.evidence(x, t)
+    assert process.evidence(x, t) is at_t
+    assert torch.allclose(process.evidence(x, s), Dirichlet(3, 16).evidence(x, s))
+    assert torch.allclose(process.evidence(x, 0.3), at_t)
 
 
 # -- the bridge ------------------------------------------------------------------------------------------------------
