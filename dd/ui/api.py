@@ -147,7 +147,7 @@ def build(models: Models, engine: Engine) -> None:
         size = _answered(whole, size, "The size", SMALLEST, LARGEST)
         network = _answered(models.vqvae, vqvae).network
         picture = _answered(frame, _answered(open_image, _uploaded(image)), str(framing), size, network.colours)
-        done = _answered(engine.do, rebuild, network, picture)
+        done = _answered(engine.aside, rebuild, network, picture)
         path = _written(to_picture(done.rebuilt), "rebuilt")
         figures = {k: getattr(done.quality, k) for k in ("psnr", "ssim", "lpips", "bits_per_pixel")}
         figures |= {"seconds": done.seconds, "codes": done.codes.tolist()}
