@@ -12,7 +12,7 @@ from dd.runs import Models
 from dd.ui.controls import refuse
 from dd.ui.engine import Engine
 from dd.ui.session import EXPIRES
-from dd.ui.transport import QUIET
+from dd.ui.transport import QUIET, renew
 from dd.ui.upload import examples, png, upload
 
 INTRO = (
@@ -134,6 +134,7 @@ def build(models: Models, engine: Engine) -> None:
     )
     codes.select(on_click, shown, [number, where, patch], **QUIET)
     number.submit(on_number, [shown, number], [where, patch], **QUIET)
+    renew(shown, codes.select, number.submit)
 
 
 def result(label: str, elem_id: str | None = None) -> gr.Image:

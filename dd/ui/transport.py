@@ -41,6 +41,11 @@ def session_state() -> gr.State:
     return gr.State(None, time_to_live=EXPIRES)
 
 
+def renew(state: gr.State, *visits: gr.events.EventListener) -> None:
+    """These events count as visits: the state lives EXPIRES from each on. Gradio counts from when it was last set."""
+    gr.on(list(visits), lambda value: value, state, state, queue=False, **QUIET)
+
+
 def runner(to_recipe: Callable[..., Recipe], models: Models, engine: Engine) -> Callable[..., Iterator[tuple]]:
     """(session, *controls) -> a stream of (message, session), one a reverse step."""
 
@@ -104,4 +109,5 @@ def downloads(prefix: str, session: gr.State) -> None:
 
     for kind, button in made.items():
         done = button.click(maker(kind), session, fetch, show_progress="minimal", api_visibility="private")
+        renew(session, button.click)
         done.success(None, js=f"() => document.querySelector('#{prefix}-file').click()", api_visibility="private")
