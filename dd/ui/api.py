@@ -26,8 +26,7 @@ from dd.reconstruct import LARGEST, SMALLEST, frame, rebuild
 from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run, grid, whole
 from dd.ui.controls import recipe
 from dd.ui.engine import Engine
-from dd.ui.transport import UNWRITABLE
-from dd.ui.upload import png
+from dd.ui.upload import UNWRITABLE, png
 
 LIMITS = {"concurrency_id": "api", "concurrency_limit": 8}
 MAX_DRAWS = 256

@@ -10,9 +10,9 @@ from dd.ui.controls import QUIET, refuse
 from dd.ui.engine import Engine
 from dd.ui.player import CLEAR
 from dd.ui.session import EXPIRES, Session
+from dd.ui.upload import UNWRITABLE
 
 LIVE = {"concurrency_id": "live", "concurrency_limit": 16, "show_progress": "minimal", "api_visibility": "private"}
-UNWRITABLE = "the file cannot be written here ({}); the server's disk is full or read-only, tell whoever runs it"
 KINDS = (("png", "PNG"), ("gif", "GIF"), ("webp", "WebP"), ("json", "Recipe (JSON)"))
 
 
