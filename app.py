@@ -64,10 +64,13 @@ def main() -> None:
     try:
         demo.launch(
             server_name=args.host, server_port=args.port, share=args.share, root_path=args.root_path, theme=THEME,
-            css=CSS, max_file_size=MAX_FILE, show_error=False, footer_links=["api"], mcp_server=args.mcp,
+            css=CSS, max_file_size=MAX_FILE, show_error=False, footer_links=["api"],
+            mcp_server=args.mcp or None,  # None: Gradio asks GRADIO_MCP_SERVER
             state_session_capacity=200, max_threads=THREADS,
             app_kwargs={"max_body_size": MAX_BODY, "exception_handlers": {OSError: unwritable}},
         )  # fmt: skip
+    except ImportError as error:  # what an MCP server needs is an extra of Gradio's
+        sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {str(error).splitlines()[0]} Choose another with --port, or none to take the first free one.")
 

@@ -106,6 +106,25 @@ def test_nowhere_to_write_is_a_sentence(tiny_root: Path):
     assert re.fullmatch(r"error: /proc/gradio.* cannot be used .* in GRADIO_TEMP_DIR .*\n", done.stderr)
 
 
+def test_a_missing_mcp_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tiny_root: Path):
+    monkeypatch.setattr(sys, "argv", ["app.py", "--checkpoints", str(tiny_root), "--mcp"])
+    monkeypatch.setitem(sys.modules, "gradio.mcp", None)
+    with pytest.raises(SystemExit, match=r"error: .*pip install \"gradio\[mcp\]\""):
+        app.main()
+
+
+def test_options_reach_the_app(monkeypatch: pytest.MonkeyPatch, tiny_root: Path):
+    """Those that no other test sees at work, given as environment variables."""
+    monkeypatch.setenv("DD_ROOT_PATH", "/behind/a/proxy")
+    monkeypatch.setenv("DD_MAX_SECONDS", "0.001")
+    monkeypatch.setenv("DD_CHECKPOINTS", str(tiny_root))
+    with running() as started:
+        visitor = Visitor(started.url)
+        *_, last = visitor.press("generate-run", Steps=20, Images=1)
+    assert visitor.config["root"] == f"{started.url}/behind/a/proxy"
+    assert "has computed for 0.001 s, the most one run may take here" in last["output"]["error"]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
 def test_a_disk_that_is_really_full_gets_sentences(monkeypatch: pytest.MonkeyPatch, tiny_root: Path, tmp_path: Path):
     """Runs go on; what would need the disk says so, and works once there is space again."""
