@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -12,12 +13,19 @@ os.environ.setdefault(
     "MPLBACKEND", "agg"
 )  # where there is a matplotlib, Gradio would look for a screen in the first call
 
+try:
+    tempfile.gettempdir()  # what is imported below wants one
+except FileNotFoundError:
+    sys.exit("error: no folder for temporary files can be written; name one in TMPDIR, with some free space")
+
 from dd import hub
 from dd.checkpoints import CheckpointError
 from dd.device import keep_freed_memory
 from dd.runs import Models
 from dd.ui.app import CSS, JS, THEME, THREADS, build
+from dd.ui.upload import unwritable
 
+WHERE_TO_WRITE = "name folders that can be written in GRADIO_TEMP_DIR and, for weights from the hub, in HF_HOME"
 MAX_FILE, MAX_BODY = "20mb", 24 * 2**20  # of one upload; of any request, uploads included
 
 
@@ -44,19 +52,25 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
+    keep_freed_memory()
     try:
         root = hub.folder(args.checkpoints)
+        demo = build(Models(root), args.max_seconds)
     except CheckpointError as error:
         sys.exit(f"error: {error}")
-    keep_freed_memory()
-    demo = build(Models(root), args.max_seconds)
+    except OSError as error:
+        sys.exit(f"error: {error.filename} cannot be used ({error.strerror}); {WHERE_TO_WRITE}")
     demo.queue(max_size=args.queue_size, status_update_rate=1, api_open=False)  # closed: nothing passes by the queue
     try:
         demo.launch(
             server_name=args.host, server_port=args.port, share=args.share, root_path=args.root_path, theme=THEME,
-            css=CSS, js=JS, max_file_size=MAX_FILE, show_error=False, footer_links=["api"], mcp_server=args.mcp,
-            state_session_capacity=200, max_threads=THREADS, app_kwargs={"max_body_size": MAX_BODY},
+            css=CSS, js=JS, max_file_size=MAX_FILE, show_error=False, footer_links=["api"],
+            mcp_server=args.mcp or None,  # None: Gradio asks GRADIO_MCP_SERVER
+            state_session_capacity=200, max_threads=THREADS,
+            app_kwargs={"max_body_size": MAX_BODY, "exception_handlers": {OSError: unwritable}},
         )  # fmt: skip
+    except ImportError as error:  # what an MCP server needs is an extra of Gradio's
+        sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {str(error).splitlines()[0]} Choose another with --port, or none to take the first free one.")
 

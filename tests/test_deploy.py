@@ -6,13 +6,18 @@ import shutil
 import site
 import subprocess
 import sys
+import urllib.error
+from contextlib import suppress
 from pathlib import Path
 
 import gradio as gr
 import pytest
 
 import app
+from bench.visitor import Visitor
 from dd.hub import docker_header
+from tests.ui.conftest import running
+from tests.ui.test_api import uploaded
 
 REPOSITORY = Path(__file__).parents[1]
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text()
@@ -90,6 +95,65 @@ def test_the_app_is_launched_within_its_bounds(monkeypatch: pytest.MonkeyPatch, 
     assert not said["show_error"]
     assert said["max_threads"] > 40
     assert os.environ["MPLBACKEND"]
+
+
+def test_nowhere_to_write_is_a_sentence(tiny_root: Path):
+    """/proc stands for a read-only disk."""
+    command = [sys.executable, "app.py", "--checkpoints", str(tiny_root)]
+    environment = {**os.environ, "GRADIO_TEMP_DIR": "/proc/gradio"}
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: /proc/gradio.* cannot be used .* in GRADIO_TEMP_DIR .*\n", done.stderr)
+
+
+def test_a_missing_mcp_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tiny_root: Path):
+    monkeypatch.setattr(sys, "argv", ["app.py", "--checkpoints", str(tiny_root), "--mcp"])
+    monkeypatch.setitem(sys.modules, "gradio.mcp", None)
+    with pytest.raises(SystemExit, match=r"error: .*pip install \"gradio\[mcp\]\""):
+        app.main()
+
+
+def test_options_reach_the_app(monkeypatch: pytest.MonkeyPatch, tiny_root: Path):
+    """Those that no other test sees at work, given as environment variables."""
+    monkeypatch.setenv("DD_ROOT_PATH", "/behind/a/proxy")
+    monkeypatch.setenv("DD_MAX_SECONDS", "0.001")
+    monkeypatch.setenv("DD_CHECKPOINTS", str(tiny_root))
+    with running() as started:
+        visitor = Visitor(started.url)
+        *_, last = visitor.press("generate-run", Steps=20, Images=1)
+    assert visitor.config["root"] == f"{started.url}/behind/a/proxy"
+    assert "has computed for 0.001 s, the most one run may take here" in last["output"]["error"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
+def test_a_disk_that_is_really_full_gets_sentences(monkeypatch: pytest.MonkeyPatch, tiny_root: Path, tmp_path: Path):
+    """Runs go on; what would need the disk says so, and works once there is space again."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "gradio"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    try:
+        with running("--checkpoints", str(tiny_root)) as started, (tmp_path / "ballast").open("wb", 0) as ballast:
+            with suppress(OSError):
+                while True:
+                    ballast.write(bytes(4096))
+            visitor = Visitor(started.url)
+
+            def last(button: str) -> dict:
+                *_, message = visitor.press(button, Steps=4, Images=1)
+                return message
+
+            assert last("generate-run")["success"]
+            assert "disk is full" in last("generate-png")["output"]["error"]
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                uploaded(started, "photo.png", bytes(300_000))
+            assert (refused.value.code, "disk is full" in refused.value.read().decode()) == (507, True)
+            ballast.truncate(0)
+            assert last("generate-png")["success"]
+            assert Path(uploaded(started, "photo.png", bytes(300_000))).is_file()
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_bad_option_is_refused(monkeypatch: pytest.MonkeyPatch, capsys):

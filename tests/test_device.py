@@ -1,6 +1,11 @@
 """The sampling network's fast paths answer as the plain network does."""
 
+import platform
+import re
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +16,7 @@ from dd.networks.unet import EvidenceUNet, NoiseUNet
 from dd.samplers import Denoiser
 
 CPU = torch.device("cpu")
+REPOSITORY = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -101,3 +107,33 @@ def test_the_sampling_network_is_the_trained_one_within_a_tolerance(network, gui
     answer = Denoiser(for_inference(network), label, guidance)(l)
     assert wanted.std() > 0.01
     assert (answer - wanted).abs().max() <= (0.1 if has_fast_bf16(CPU) else 1e-4)
+
+
+SERVE = """
+import ctypes, threading
+import torch
+from dd.device import CORES, keep_freed_memory
+keep_freed_memory()
+meet = threading.Barrier(CORES + 8)
+def serve():
+    meet.wait()  # all at once: by default every thread would get an arena of its own
+    tensors = [torch.ones(10**5) for _ in range(20)]
+    meet.wait()
+threads = [threading.Thread(target=serve) for _ in range(CORES + 8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print("cores:", CORES, flush=True)
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(libc.fopen(b"/dev/stdout", b"w"))
+libc.malloc_info(0, file)
+libc.fflush(file)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc's allocator")
+def test_threads_share_as_many_arenas_as_there_are_cores():
+    """Each keeps 256 MB of its own, so that the app's memory grew with every thread that served a visitor."""
+    done = subprocess.run([sys.executable, "-c", SERVE], cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    cores = int(re.search(r"cores: (\d+)", done.stdout)[1])
+    assert 1 <= done.stdout.count("<heap nr=") <= cores, done.stderr

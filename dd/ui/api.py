@@ -26,8 +26,7 @@ from dd.reconstruct import LARGEST, SMALLEST, frame, rebuild
 from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run, grid, whole
 from dd.ui.controls import recipe
 from dd.ui.engine import Engine
-from dd.ui.transport import UNWRITABLE
-from dd.ui.upload import png
+from dd.ui.upload import UNWRITABLE, png
 
 LIMITS = {"concurrency_id": "api", "concurrency_limit": 8}
 MAX_DRAWS = 256
@@ -147,7 +146,7 @@ def build(models: Models, engine: Engine) -> None:
         size = _answered(whole, size, "The size", SMALLEST, LARGEST)
         network = _answered(models.vqvae, vqvae).network
         picture = _answered(frame, _answered(open_image, _uploaded(image)), str(framing), size, network.colours)
-        done = _answered(engine.do, rebuild, network, picture)
+        done = _answered(engine.aside, rebuild, network, picture)
         path = _written(to_picture(done.rebuilt), "rebuilt")
         figures = {k: getattr(done.quality, k) for k in ("psnr", "ssim", "lpips", "bits_per_pixel")}
         figures |= {"seconds": done.seconds, "codes": done.codes.tolist()}

@@ -9,7 +9,7 @@ from dd.processes import REGISTRY
 from dd.runs import Run
 from dd.ui.controls import refuse, title
 from dd.ui.session import Session
-from dd.ui.transport import QUIET
+from dd.ui.transport import QUIET, renew
 
 STATIC = Path(__file__).parent / "static"
 MOST_PINS = 4
@@ -33,6 +33,7 @@ def build(stage: gr.HTML, session: gr.State, player: str) -> None:
         run = None if session is None else session.run
         if run is None:
             return None
+        session.look()
         size = run.look.factor
         lane, image, row, col = (int(event._data[key]) for key in ("lane", "image", "row", "col"))
         pin = (lane, image, row // size * size, col // size * size)
@@ -46,6 +47,7 @@ def build(stage: gr.HTML, session: gr.State, player: str) -> None:
         return json.dumps({"run": session.number, "K": run.K, "greys": run.look.greys, "pins": paths})
 
     stage.select(on_select, session, view, queue=False, **QUIET)
+    renew(session, stage.select)
 
 
 def toggled(pins: list[tuple[int, ...]], pin: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -12,7 +12,7 @@ from dd.reconstruct import FRAMINGS, Quality, Rebuilt
 from dd.runs import Models
 from dd.ui.engine import Engine
 from dd.ui.session import EXPIRES
-from dd.ui.transport import QUIET
+from dd.ui.transport import QUIET, renew
 from dd.ui.upload import examples, png, upload
 
 INTRO = (
@@ -86,8 +86,8 @@ def build(models: Models, engine: Engine) -> None:
         try:
             vqvae = models.vqvae(name).network
             image = reconstruct.frame(open_image(path), how, int(size), vqvae.colours)
-            done = engine.do(reconstruct.rebuild, vqvae, image)
-            others = engine.do(reconstruct.rivals, image, done.quality.bits_per_pixel)
+            done = engine.aside(reconstruct.rebuild, vqvae, image)
+            others = engine.aside(reconstruct.rivals, image, done.quality.bits_per_pixel)
         except ValueError as error:
             sentence = html.escape(str(error), quote=False)
             gr.Warning(sentence, duration=12)
@@ -120,7 +120,7 @@ def build(models: Models, engine: Engine) -> None:
         if not 0 <= k < vqvae.K:
             raise gr.Error(f"the codes of {now.name} are 0 to {vqvae.K - 1}", duration=12, print_exception=False)
         where = reconstruct.highlight(now.rebuilt.rebuilt, codes, k, vqvae.factor)
-        patch = engine.do(reconstruct.patch_of, vqvae, k)
+        patch = engine.aside(reconstruct.patch_of, vqvae, k)
         return (
             gr.Image(now.enlarged(where), label=f"Code {k}: {int((codes == k).sum())} of {codes.numel()} cells"),
             gr.Image(png(patch.resize((280, 280), 0)), label=f"What code {k} decodes to"),
@@ -138,6 +138,7 @@ def build(models: Models, engine: Engine) -> None:
     )
     codes.select(on_click, shown, [number, where, patch], **QUIET)
     number.submit(on_number, [shown, number], [where, patch], **QUIET)
+    renew(shown, codes.select, number.submit)
 
 
 def result(label: str, elem_id: str | None = None) -> gr.Image:

@@ -159,6 +159,8 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
     picture.change(on_picture, [picture, model], [chosen, canvas], show_progress="minimal", api_visibility="private")
     model.input(lambda: (None, None), None, [chosen, canvas], queue=False, **QUIET)
     process.input(first_method, process, sampler, queue=False, **QUIET)
+    transport.renew(chosen, buttons.run.click, buttons.step.click)
+    transport.renew(generated, take.click)
 
 
 def painted_over(known: Cells) -> Image.Image:

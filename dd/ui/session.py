@@ -33,6 +33,7 @@ class Session:
 
     def prepare(self, recipe: Recipe, models: Models, engine: Engine) -> None:
         """Continue a paused run of this very recipe, or start a new one."""
+        self.look()
         run = self.run
         if run is not None and recipe == self.recipe and self.shown < run.total and not self._over(run):
             return
@@ -66,6 +67,10 @@ class Session:
         if self.run is None:
             raise RecipeError("this run was forgotten to make room for other visitors'; press Run to start it again")
 
+    def look(self) -> None:
+        """The run is being looked at: others' are forgotten before it."""
+        self.used = time.monotonic()
+
     def forget(self) -> None:
         """Give the run's memory back; the tab is as if nothing had been run."""
         self.run = self.recipe = None
@@ -74,7 +79,7 @@ class Session:
         return run.finished and self.shown == len(run.views)
 
     def _message(self, run: Run) -> str | None:
-        self.used = time.monotonic()
+        self.look()
         if self.shown == len(run.views):
             return None
         self.shown += 1
@@ -90,6 +95,7 @@ class Session:
 
     def file(self, kind: str) -> str:
         """The run so far as a file: png, gif, webp or json."""
+        self.look()
         run = self.run
         if run is None or not run.views:
             raise RecipeError("there is nothing to download yet; press Run first")
@@ -113,7 +119,7 @@ class Shelf:
 
     def make_room(self, newest: Session) -> None:
         """Forget the oldest runs until all of them fit, the newest one's included, which is never forgotten."""
-        newest.used = time.monotonic()
+        newest.look()
         with self._lock:
             self._sessions.add(newest)
             held = sorted((s for s in self._sessions if s.run is not None), key=lambda s: s.used)

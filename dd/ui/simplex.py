@@ -117,7 +117,7 @@ def build(engine: Engine) -> None:
     inputs = [first, second, direction, sampler, steps, particles, *alpha, *weights, seed]
 
     def draw(*values: object) -> str:
-        return engine.do(show, *values)
+        return engine.aside(show, *values)
 
     drawing = {"fn": draw, "inputs": inputs, "outputs": view, "show_progress": "minimal", "api_visibility": "private"}
     drawing["trigger_mode"] = "always_last"  # a choice made while a run is computed counts once that is done

@@ -11,9 +11,9 @@ from dd.ui.controls import QUIET, refuse
 from dd.ui.engine import Engine
 from dd.ui.player import CLEAR
 from dd.ui.session import EXPIRES, Session
+from dd.ui.upload import UNWRITABLE
 
 LIVE = {"concurrency_id": "live", "concurrency_limit": 16, "show_progress": "minimal", "api_visibility": "private"}
-UNWRITABLE = "the file cannot be written here ({}); the server's disk is full or read-only, tell whoever runs it"
 KINDS = (("png", "PNG"), ("gif", "GIF"), ("webp", "WebP"), ("json", "Recipe"))
 
 
@@ -49,6 +49,11 @@ def buttons(prefix: str) -> Buttons:
 
 def session_state() -> gr.State:
     return gr.State(None, time_to_live=EXPIRES)
+
+
+def renew(state: gr.State, *visits: gr.events.EventListener) -> None:
+    """These events count as visits: the state lives EXPIRES from each on. Gradio counts from when it was last set."""
+    gr.on(list(visits), lambda value: value, state, state, queue=False, **QUIET)
 
 
 def runner(to_recipe: Callable[..., Recipe], models: Models, engine: Engine) -> Callable[..., Iterator[tuple]]:
@@ -114,6 +119,7 @@ def downloads(prefix: str, session: gr.State) -> None:
 
     for kind, button in made.items():
         done = button.click(maker(kind), session, fetch, show_progress="minimal", api_visibility="private")
+        renew(session, button.click)
         done.success(None, js=f"() => document.querySelector('#{prefix}-file').click()", api_visibility="private")
 
 

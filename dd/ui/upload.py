@@ -1,5 +1,6 @@
 """Pictures that visitors bring, those that are there to try, and those that visitors are given."""
 
+import errno
 import hashlib
 import io
 import tempfile
@@ -9,7 +10,10 @@ import gradio as gr
 from gradio.data_classes import ImageData
 from gradio.utils import get_upload_folder
 from PIL import Image
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 
+UNWRITABLE = "the file cannot be written here ({}); the server's disk is full or read-only, tell whoever runs it"
 EXAMPLES = Path(__file__).parent / "static" / "examples"
 
 
@@ -23,6 +27,13 @@ def upload(label: str, elem_id: str, height: int = 240) -> gr.Image:
 
 def _path(payload: ImageData | None) -> str | None:
     return None if payload is None else payload.path
+
+
+def unwritable(request: Request, error: OSError) -> PlainTextResponse:
+    """What the web server answers when an upload finds no place on the disk; any other error stays one."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        raise error
+    return PlainTextResponse(UNWRITABLE.format(error.strerror), 507)
 
 
 def examples(names: tuple[str, ...], target: gr.Image) -> gr.Examples:

@@ -74,6 +74,32 @@ def test_the_oldest_runs_are_forgotten_when_memory_is_short(models, engine, monk
     assert len(list(third.steps(engine))) == third.run.total
 
 
+def test_whoever_continues_or_downloads_is_looking(models, engine, monkeypatch):
+    monkeypatch.setattr(sessions, "SHELF", Shelf(most=int(2.5 * weight(Run(RECIPE, models)))))
+    first, second = started(models, engine), started(models, engine, seed=1)
+    next(first.steps(engine))
+    next(second.steps(engine))
+    first.prepare(first.recipe, models, engine)  # paused, now continued, and no step shown of it yet
+    third = started(models, engine, seed=2)
+    assert (first.run is None, second.run is None) == (False, True)
+    first.file("json")
+    fourth = started(models, engine, seed=3)
+    assert (first.run is None, third.run is None, fourth.run is None) == (False, True, False)
+
+
+def test_steps_do_not_wait_for_what_takes_seconds(models, engine):
+    """A simulation or a picture to be rebuilt: a whole run is over before it ends."""
+    session, over = started(models, engine), threading.Event()
+    waiting = threading.Thread(target=engine.aside, args=(over.wait, 60))
+    waiting.start()
+    try:
+        assert len(list(session.steps(engine))) == RECIPE.steps + 1
+        assert waiting.is_alive()
+    finally:
+        over.set()
+        waiting.join(60)
+
+
 def test_one_run_too_large_for_the_shelf_still_runs(models, engine, monkeypatch):
     monkeypatch.setattr(sessions, "SHELF", Shelf(most=1))
     session = started(models, engine)
@@ -171,6 +197,28 @@ def test_state_expires_and_takes_the_run_and_its_files_along(holder, models, eng
     gc.collect()
     assert gone() is None
     assert not file.exists()
+
+
+def test_whatever_reads_a_visitor_s_state_renews_it(holder):
+    """Gradio counts from when a state was last set: half an hour of looking at cells must not lose it."""
+    events, ids = list(holder.blocks.fns.values()), {state._id for state in states(holder)}
+    renewed = {
+        (state._id, target)
+        for event in events
+        for state in event.outputs
+        if state._id in ids & {block._id for block in event.inputs}
+        for target in event.targets
+    }
+    readers = [
+        (state._id, target)
+        for event in events
+        for state in event.inputs
+        if state._id in ids
+        for target in event.targets
+        if target[1] not in ("then", "success")  # after an event that is looked at itself
+    ]
+    assert len(readers) > 20
+    assert set(readers) <= renewed
 
 
 def test_a_disk_that_cannot_be_written_gets_a_sentence(models, engine, monkeypatch):
