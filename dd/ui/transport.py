@@ -83,11 +83,14 @@ def connect(
     """Wire the four buttons."""
     on_run = runner(to_recipe, models, engine)
 
-    def on_step(session: Session | None, *values: object) -> tuple:
+    def on_step(session: Session | None, *values: object) -> Iterator[tuple]:
+        """One reverse step; of a new run the noise that it starts from is shown first."""
         session = session or Session()
         try:
             session.prepare(to_recipe(*values), models, engine)
-            return session.step(engine) or gr.skip(), session
+            if session.shown == 0:
+                yield session.step(engine), session
+            yield session.step(engine) or gr.skip(), session
         except ValueError as error:
             raise refuse(error) from error
 

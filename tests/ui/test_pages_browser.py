@@ -81,9 +81,13 @@ def test_tab_walks_through_the_controls_and_leaves_no_list_open(page):
 
 
 def test_step_is_exactly_one_step_and_reset_clears(page):
-    for expected in ("0", "1", "2"):
+    """The first press shows the noise, too."""
+    for expected in ("1", "2", "3"):
         page.click("#generate-step")
         page.wait_for_function(f"({STEP})('generate-player') === '{expected}'", timeout=60_000)
+    page.wait_for_timeout(1000)
+    assert page.evaluate(STEP, "generate-player") == "3"
+    assert page.evaluate(FRAMES, "generate-player") == 4
     page.click("#generate-reset")
     page.wait_for_function(f"({STEP})('generate-player') === ''", timeout=30_000)
     assert page.evaluate(FRAMES, "generate-player") == 0
