@@ -14,8 +14,10 @@ def vqvae_card(config: dict, command: str) -> str:
     factor = 2 ** len(network["channels"])
     losses = ["L1"]
     losses += ["LPIPS (squeeze)"] if w["lpips"] else []
+    losses += ["SqueezeNet features (the same that retrieval and FID below are measured in)"] if w["features"] else []
     losses += [f"hinge GAN from {w['gan_start']:.0%} of the run"] if w["gan"] else []
     losses += ["a price on codes that a causal context does not foresee"] if w["price"] else []
+    only = "; the decoder alone, its codes are those of the CHECKPOINT" if config.get("learn") == "decoder" else ""
     return f"""---
 license: other
 tags: [vq-vae, image-reconstruction]
@@ -28,7 +30,7 @@ A VQ-VAE of the Dirichlet Diffusion project: {"grey" if network["colours"] == 1 
 - Data: {config["card"]["data"]}; {trained["pictures"]} to learn from, others held out by a hash of the file name.
 - Terms of the data: {config["card"]["terms"]}. The weights were learnt from it and are for use under the same terms.
 - Command: `{command}`
-- Trained for {trained["steps"]} steps, {trained["minutes"]} minutes, seed {trained["seed"]}.
+- Trained for {trained["steps"]} steps, {trained["minutes"]} minutes, seed {trained["seed"]}{only}.
 
 ## Figures
 {BEGIN}

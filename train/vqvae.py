@@ -2,14 +2,17 @@
 
     python -m train.vqvae --config train/configs/photos-vqvae.yaml --data-root DATA --minutes 180 [--resume]
 
-    L = |x_hat - x|_1 + w_lpips LPIPS + w_gan lambda G + w_commit |z - e_k|^2 + w_price R,
-    lambda = |grad_last L_rec| / |grad_last G|  (Esser et al. 2021),      G = -E D(x_hat) once progress >= gan_start,
+    L = |x_hat - x|_1 + w_lpips LPIPS + w_features F + w_gan lambda G + w_commit |z - e_k|^2 + w_price R,
+    F = |f(x_hat) - f(x)|^2 / |f(x)|^2,   f: SqueezeNet's last feature map (cf. Johnson et al. 2016),
+    lambda = |dL_rec/dx_hat| / |dG/dx_hat|,   L_rec the terms before,   G = -E D(x_hat) once progress >= gan_start,
     R = - sum_k softmax(-|z - e_k|^2 / T) log p(k | codes above and to the left)   nats a code.
 
 R is entropy-constrained quantisation (Chou, Lookabaugh & Gray 1989) with a context: codes that a small causal network
-cannot foresee cost, so the encoder learns ones that a prior can learn. Several processes (torchrun, accelerate launch)
-average their gradients and see each other's latents, so that their codebooks stay one. Every random number of a step is
-a function of (seed, step, rank): a resumed run continues exactly.
+cannot foresee cost, so the encoder learns ones that a prior can learn. With `learn: decoder` in the configuration
+encoder and codebook stay as --init has them, so that a prior of its codes stays valid. lambda is Esser et al.'s (2021)
+but taken at the picture: see docs/decisions.md. Several processes (torchrun, accelerate launch) average their gradients
+and see each other's latents, so that their codebooks stay one. Every random number of a step is a function of
+(seed, step, rank): a resumed run continues exactly.
 """
 
 import argparse
@@ -55,7 +58,10 @@ class Trainer:
         d, colours = self.network.d, self.network.colours
         self.context = CausalContext(self.network.K, d).to(device)
         self.discriminator = PatchDiscriminator(colours).to(device, memory_format=torch.channels_last)
-        learnt = [*self.network.parameters(), *self.context.parameters()]
+        self.decoder_only = config.get("learn") == "decoder"
+        self.network.encoder.requires_grad_(not self.decoder_only)
+        whole = [*self.network.parameters(), *self.context.parameters()]
+        learnt = self.network.decoder.parameters() if self.decoder_only else whole
         self.optimiser = torch.optim.AdamW(learnt, config["rate"], (0.9, 0.99), weight_decay=0.0, fused=True)
         self.critic_optimiser = torch.optim.AdamW(
             self.discriminator.parameters(), config["critic_rate"], (0.5, 0.9), weight_decay=0.0, fused=True
@@ -93,36 +99,40 @@ class Trainer:
         commit = (coded.z - self.network.quantiser.codebook[coded.codes].movedim(-1, 1)).square().sum(1).mean()
         latent_loss = w["commit"] * commit + w["price"] * ramp(progress, w["price_start"]) * price
         self.optimiser.zero_grad()
-        torch.autograd.backward([coded.x_hat, latent_loss], [gradient, None])
+        roots = [(coded.x_hat, gradient)] + [(latent_loss, None)] * (not self.decoder_only)
+        torch.autograd.backward(*zip(*roots, strict=True))
         average_gradients([*self.network.parameters(), *self.context.parameters()])
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config["clip"])
         self.optimiser.step()
-        revive = w["revive"] if progress < 0.8 else 0.0
-        rows, codes = gathered(coded.z.detach().movedim(1, -1).flatten(0, 2)), gathered(coded.codes.flatten())
-        revived = self.network.quantiser.update(rows, codes, w["decay"], revive, generator)
+        report |= image_report | {"commit": commit, "price_nats": price, "norm": norm}
+        report |= {} if self.decoder_only else self.codebook_step(coded, progress, generator)
         self.ema.update(self.network)
-        alive = (self.network.quantiser.counts > 0.1 * len(rows) / self.network.K).float().mean()
-        measures = {"commit": commit, "price_nats": price, "norm": norm, "revived": revived, "alive": alive}
-        report = image_report | report | measures
         return {k: v.item() if isinstance(v, Tensor) else v for k, v in report.items()}
 
+    def codebook_step(self, coded: Coded, progress: float, generator: torch.Generator) -> dict[str, Tensor | int]:
+        """The codebook follows the latents of all workers."""
+        revive = self.w["revive"] if progress < 0.8 else 0.0
+        rows, codes = gathered(coded.z.detach().movedim(1, -1).flatten(0, 2)), gathered(coded.codes.flatten())
+        revived = self.network.quantiser.update(rows, codes, self.w["decay"], revive, generator)
+        alive = (self.network.quantiser.counts > 0.1 * len(rows) / self.network.K).float().mean()
+        return {"revived": revived, "alive": alive}
+
     def image_gradient(self, x: Tensor, x_hat: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """dL/dx_hat of the losses on the image, with the GAN's share weighed against the others at the last layer."""
+        """dL/dx_hat of the losses on the image, with the GAN's share weighed against that of the others."""
         w, y = self.w, x_hat.detach().requires_grad_()
         l1 = (y - x).abs().mean()
         with autocast(self.device):
             distance = perceptual.lpips_distance(y, x).mean() if w["lpips"] else y.new_zeros(())
-        (g_rec,) = torch.autograd.grad(w["l1"] * l1 + w["lpips"] * distance, y)
-        report = {"l1": l1, "lpips": distance}
+            features = perceptual.feature_error(y, x).mean() if w["features"] else y.new_zeros(())
+        (g_rec,) = torch.autograd.grad(w["l1"] * l1 + w["lpips"] * distance + w["features"] * features, y)
+        report = {"l1": l1, "lpips": distance, "features": features}
         weight = w["gan"] * ramp(progress, w["gan_start"])
         if not weight:
             return g_rec, report
         with autocast(self.device):
             gan = generator_loss(self.discriminator(y))
         (g_gan,) = torch.autograd.grad(gan, y)
-        last = self.network.last
-        at_last = [torch.autograd.grad(x_hat, last, g, retain_graph=True)[0] for g in (g_rec, g_gan)]
-        adaptive = adaptive_weight(*at_last)
+        adaptive = adaptive_weight(g_rec, g_gan)
         return g_rec + weight * adaptive * g_gan, report | {"gan": gan, "adaptive": adaptive, "gan_weight": weight}
 
     def critic_step(self, x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
@@ -159,6 +169,8 @@ def main(argv: list[str] | None = None) -> None:
     rank, world = worker_count()
     if config["batch"] % world:
         raise SystemExit(f"a batch of {config['batch']} cannot be dealt out evenly to {world} workers")
+    if config.get("learn") == "decoder" and not args.init:
+        raise SystemExit(f"{args.config} trains a decoder for codes that there are: give their checkpoint with --init")
     device = best_device() if args.device is None else torch.device(args.device)
     out = Path(args.out or Path("runs") / config["name"])
     out.mkdir(parents=True, exist_ok=True)
@@ -274,7 +286,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--folder", help="pictures of your own, instead of the configuration's folder")
     parser.add_argument("--celeba", action="store_true", help="torchvision's CelebA in --data-root instead")
     parser.add_argument(
-        "--without", nargs="*", default=[], choices=("lpips", "gan", "price"), help="losses to leave out"
+        "--without", nargs="*", default=[], choices=("lpips", "features", "gan", "price"), help="losses to leave out"
     )
     parser.add_argument("--minutes", type=float, help="stepping time in all, resumed parts included")
     parser.add_argument("--steps", type=int, help="steps in all, instead of --minutes")

@@ -38,5 +38,5 @@ def generator_loss(rebuilt: Tensor) -> Tensor:
 
 
 def adaptive_weight(g_rec: Tensor, g_gan: Tensor, cap: float = 1e3) -> Tensor:
-    """|g_rec| / |g_gan| at the decoder's last layer, at most `cap` (Esser et al. 2021, eq. 7)."""
+    """|g_rec| / |g_gan|, at most `cap` (Esser et al. 2021, eq. 7)."""
     return (g_rec.norm() / (g_gan.norm() + 1e-6)).clamp(max=cap).detach()

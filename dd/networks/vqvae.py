@@ -129,11 +129,6 @@ class VqVae(nn.Module):
             up += [nn.SiLU(), nn.Conv2d(channels[level], 4 * c_out, 3, padding=1), nn.PixelShuffle(2)]
         self.decoder = nn.Sequential(*up)
 
-    @property
-    def last(self) -> nn.Parameter:
-        """The weight of the decoder's last convolution, where the adaptive GAN weight compares gradients."""
-        return self.decoder[-2].weight
-
     def latents(self, x: Tensor) -> Tensor:
         """z = E(x) on the unit sphere: (B, d, h, w), float32. H and W divisible by the factor."""
         return F.normalize(self.encoder(2 * x - 1).float(), dim=1)
