@@ -122,12 +122,7 @@ def features(x: Tensor) -> Tensor:
     return feature_map(x).mean((2, 3))
 
 
-def feature_error(x: Tensor, y: Tensor) -> Tensor:
-    """|f(x) - f(y)|^2 / |f(y)|^2 of the last feature maps f, place by place, differentiable: (B,)."""
-    f_x, f_y = feature_map(x), feature_map(y)
-    return (f_x - f_y).square().flatten(1).sum(1) / f_y.square().flatten(1).sum(1)
-
-
+@torch.no_grad()
 def feature_map(x: Tensor) -> Tensor:
     """SqueezeNet's last feature map, which knows where in the image something is: (B, 512, H', W')."""
     _check(x)

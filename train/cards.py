@@ -14,7 +14,6 @@ def vqvae_card(config: dict, command: str) -> str:
     factor = 2 ** len(network["channels"])
     losses = ["L1"]
     losses += ["LPIPS (squeeze)"] if w["lpips"] else []
-    losses += ["SqueezeNet features (the same that retrieval and FID below are measured in)"] if w["features"] else []
     losses += [f"hinge GAN from {w['gan_start']:.0%} of the run"] if w["gan"] else []
     losses += ["a price on codes that a causal context does not foresee"] if w["price"] else []
     only = "; the decoder alone, its codes are those of the CHECKPOINT" if config.get("learn") == "decoder" else ""

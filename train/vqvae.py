@@ -2,9 +2,8 @@
 
     python -m train.vqvae --config train/configs/photos-vqvae.yaml --data-root DATA --minutes 180 [--resume]
 
-    L = |x_hat - x|_1 + w_lpips LPIPS + w_features F + w_gan lambda G + w_commit |z - e_k|^2 + w_price R,
-    F = |f(x_hat) - f(x)|^2 / |f(x)|^2,   f: SqueezeNet's last feature map (cf. Johnson et al. 2016),
-    lambda = |dL_rec/dx_hat| / |dG/dx_hat|,   L_rec the terms before,   G = -E D(x_hat) once progress >= gan_start,
+    L = |x_hat - x|_1 + w_lpips LPIPS + w_gan lambda G + w_commit |z - e_k|^2 + w_price R,
+    lambda = |dL_rec/dx_hat| / |dG/dx_hat|,   L_rec the first two terms,   G = -E D(x_hat) once progress >= gan_start,
     R = - sum_k softmax(-|z - e_k|^2 / T) log p(k | codes above and to the left)   nats a code.
 
 R is entropy-constrained quantisation (Chou, Lookabaugh & Gray 1989) with a context: codes that a small causal network
@@ -123,9 +122,8 @@ class Trainer:
         l1 = (y - x).abs().mean()
         with autocast(self.device):
             distance = perceptual.lpips_distance(y, x).mean() if w["lpips"] else y.new_zeros(())
-            features = perceptual.feature_error(y, x).mean() if w["features"] else y.new_zeros(())
-        (g_rec,) = torch.autograd.grad(w["l1"] * l1 + w["lpips"] * distance + w["features"] * features, y)
-        report = {"l1": l1, "lpips": distance, "features": features}
+        (g_rec,) = torch.autograd.grad(w["l1"] * l1 + w["lpips"] * distance, y)
+        report = {"l1": l1, "lpips": distance}
         weight = w["gan"] * ramp(progress, w["gan_start"])
         if not weight:
             return g_rec, report
@@ -286,7 +284,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--folder", help="pictures of your own, instead of the configuration's folder")
     parser.add_argument("--celeba", action="store_true", help="torchvision's CelebA in --data-root instead")
     parser.add_argument(
-        "--without", nargs="*", default=[], choices=("lpips", "features", "gan", "price"), help="losses to leave out"
+        "--without", nargs="*", default=[], choices=("lpips", "gan", "price"), help="losses to leave out"
     )
     parser.add_argument("--minutes", type=float, help="stepping time in all, resumed parts included")
     parser.add_argument("--steps", type=int, help="steps in all, instead of --minutes")

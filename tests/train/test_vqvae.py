@@ -32,7 +32,7 @@ CONFIG = {
     "network": {"K": 16, "colours": 3, "d": 4, "channels": [8, 8], "encoder": [0, 1], "decoder": [0, 1]},
     "data": {"source": "folder", "folder": "shapes", "held_out": 0.3, "crop": 32, "smallest": 32, "size": 32},
     "losses": {
-        "l1": 1.0, "lpips": 0.0, "features": 0.0, "gan": 0.1, "gan_start": 0.5, "commit": 0.1, "price": 0.02,
+        "l1": 1.0, "lpips": 0.0, "gan": 0.1, "gan_start": 0.5, "commit": 0.1, "price": 0.02,
         "price_start": 0.1, "temperature": 0.1, "decay": 0.9, "revive": 0.1,
     },
     "batch": 4, "rate": 2.0e-3, "critic_rate": 1.0e-3, "clip": 1.0, "ema": 0.9, "seed": 0,
@@ -115,7 +115,7 @@ def test_every_loss_is_logged_and_the_gan_starts_late(root):
     vqvae.main(arguments(root, "run", "--steps", "20"))
     steps = [r for r in records(root, "run") if "l1" in r]
     assert len(steps) == 20
-    assert {"l1", "lpips", "features", "commit", "price_nats", "norm", "revived", "alive"} <= set(steps[0])
+    assert {"l1", "lpips", "commit", "price_nats", "norm", "revived", "alive"} <= set(steps[0])
     with_gan = [r["step"] for r in steps if "gan" in r]
     with_critic = [r["step"] for r in steps if "critic" in r]
     assert with_gan == list(range(12, 21))  # progress > 0.5: the weight is zero at 0.5 itself
@@ -177,16 +177,6 @@ def test_a_decoder_trained_on_alone_leaves_the_codes_bit_for_bit(trained):
 def test_a_decoder_alone_needs_codes_to_begin_with(root):
     with pytest.raises(SystemExit, match=r"decoder\.yaml .*--init"):
         vqvae.main(arguments(root, "run", "--steps", "2", "--config", decoder_config(root)))
-
-
-@needs_weights
-def test_features_are_learnt_where_they_have_a_weight(root):
-    losses = CONFIG["losses"] | {"features": 1.0, "gan": 0.0, "price": 0.0}
-    (root / "config.yaml").write_text(yaml.safe_dump(CONFIG | {"losses": losses}))
-    vqvae.main(arguments(root, "run", "--steps", "60"))
-    features = [r["features"] for r in records(root, "run") if "l1" in r]
-    assert np.mean(features[-10:]) < 0.8 * np.mean(features[:5])
-    assert "SqueezeNet features" in (root / "run" / "checkpoint" / "README.md").read_text()
 
 
 def test_price_makes_codes_more_predictable(root):
