@@ -44,7 +44,8 @@ from train.state import (
     worker_count,
 )  # fmt: skip
 
-RAMP = 0.05  # of the run, over which the weights of the GAN and of the price grow
+RAMP = 0.05  # of the run, over which the weight of the price grows
+GAN_RAMP = 0.3  # of the run: so long the critic learns by itself before gan_start, and so long its weight grows after
 
 
 class Trainer:
@@ -93,7 +94,7 @@ class Trainer:
         with autocast(self.device):
             coded = self.network(x)
             price = self.price(coded) if w["price"] else coded.z.new_zeros(())
-        report = self.critic_step(x, coded.x_hat.detach()) if w["gan"] and progress >= w["gan_start"] - RAMP else {}
+        report = self.critic_step(x, coded.x_hat.detach()) if w["gan"] and progress >= w["gan_start"] - GAN_RAMP else {}
         gradient, image_report = self.image_gradient(x, coded.x_hat, progress)
         commit = (coded.z - self.network.quantiser.codebook[coded.codes].movedim(-1, 1)).square().sum(1).mean()
         latent_loss = w["commit"] * commit + w["price"] * ramp(progress, w["price_start"]) * price
@@ -124,7 +125,7 @@ class Trainer:
             distance = perceptual.lpips_distance(y, x).mean() if w["lpips"] else y.new_zeros(())
         (g_rec,) = torch.autograd.grad(w["l1"] * l1 + w["lpips"] * distance, y)
         report = {"l1": l1, "lpips": distance}
-        weight = w["gan"] * ramp(progress, w["gan_start"])
+        weight = w["gan"] * ramp(progress, w["gan_start"], GAN_RAMP)
         if not weight:
             return g_rec, report
         with autocast(self.device):
@@ -152,9 +153,9 @@ class Trainer:
         return -(q * log_p).sum(1).mean()
 
 
-def ramp(progress: float, start: float) -> float:
-    """0 before `start`, then linearly up to 1 within RAMP."""
-    return min(1.0, max(0.0, (progress - start) / RAMP))
+def ramp(progress: float, start: float, length: float = RAMP) -> float:
+    """0 before `start`, then linearly up to 1 within `length`."""
+    return min(1.0, max(0.0, (progress - start) / length))
 
 
 def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
