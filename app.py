@@ -59,7 +59,8 @@ def main() -> None:
     except CheckpointError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
-        sys.exit(f"error: {error.filename} cannot be used ({error.strerror}); {WHERE_TO_WRITE}")
+        where = error.filename2 or error.filename or "a folder"
+        sys.exit(f"error: {where} cannot be used ({error.strerror}); {WHERE_TO_WRITE}")
     demo.queue(max_size=args.queue_size, status_update_rate=1, api_open=False)  # closed: nothing passes by the queue
     try:
         demo.launch(

@@ -16,7 +16,7 @@ CAPTION = 14  # pixels of a lane's name
 
 
 def picture(run: Run, step: int = -1, guess: bool = True, edge: int = EDGE) -> Image.Image:
-    """Every lane at that step side by side, at most `edge` pixels each; of a single one state and guess."""
+    """Every lane at that step side by side, about `edge` pixels each; of a single one state and guess."""
     views = run.views[step]
     parts = [view.guess if guess else view.state for view in views]
     if len(views) == 1 and not guess:

@@ -69,6 +69,9 @@ def _decided(z: Tensor, w: Tensor, d: Tensor, generator: torch.Generator) -> Ten
 
 
 def _uniform(size: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    """Uniform on (0, 1) from 31 random bits, where torch.rand has 24, zero among them, and takes longer."""
+    """Uniform on (0, 1), in float32 on (0, 1], from 31 random bits.
+
+    torch.rand has 24, zero among them, and takes longer.
+    """
     bits = torch.empty(size, dtype=torch.int32).random_(generator=generator)
     return bits.to(dtype).add_(0.5).mul_(2**-31)

@@ -177,6 +177,7 @@ def _check_lane(lane: Lane, K: int, cells: int) -> Lane:
             raise RecipeError(f"{lane.process} has no option {str(name)[:40]!r}")
         option = process_.options[name]
         options[name] = real(value, name.capitalize(), option.minimum, option.maximum)
+    options = {name: value for name, value in options.items() if value != process_.options[name].default}
     return Lane(lane.process, lane.method, options)
 
 

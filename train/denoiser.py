@@ -123,7 +123,7 @@ def main(argv: list[str] | None = None) -> None:
         state = load_state(state_path)
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
-        ema.shadow, ema.n = state["ema"], state["ema_n"]
+        ema.load(state["ema"], state["ema_n"])
         budget.step, budget.seconds = state["step"], state["seconds"]
         if rank == 0:
             metrics.truncate_after(budget.step)

@@ -51,6 +51,7 @@ from dd.perceptual import PerceptualError
 from dd.processes import REGISTRY, Process, process, suits
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
+from dd.runs import GRID
 from dd.samplers import TWO_CALLS, Denoiser, default_grid, generate
 from train import decoded, evaluate_vqvae
 
@@ -116,7 +117,7 @@ def _load(data: dict, split: str, root: str | Path) -> Grey:
 
 def grid(config: dict) -> tuple[int, int]:
     """Rows and columns of cells of an image."""
-    return tuple(config["data"].get("grid", (28, 28)))
+    return tuple(config["data"].get("grid", GRID))
 
 
 def find_process(name: str, config: dict) -> Process:

@@ -14,7 +14,7 @@ ENDS = ("enter.", "leave.")  # the trunk's first and last layer, whose planes ar
 
 
 class MuonAdamW:
-    """One optimiser to those who use it: `rate`, `zero_grad`, `step`, `state_dict`, `load_state_dict`."""
+    """One optimiser to those who use it: `set_rate`, `zero_grad`, `step`, `state_dict`, `load_state_dict`."""
 
     def __init__(self, network: nn.Module, rate: float, weight_decay: float):
         self._kernels, others = [], []
@@ -50,6 +50,10 @@ class MuonAdamW:
         return {"muon": self._muon.state_dict(), "adamw": self._adamw.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if "muon" not in state:
+            raise SystemExit(
+                "--resume: the state was made with another optimiser; use --init with the run's checkpoint"
+            )
         self._muon.load_state_dict(state["muon"])
         self._adamw.load_state_dict(state["adamw"])
 

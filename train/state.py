@@ -17,7 +17,9 @@ def worker_count() -> tuple[int, int]:
     """(rank, world size) as torchrun and accelerate set them; joins the process group if there are several."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     return rank, world
 
 
@@ -102,6 +104,12 @@ class Ema:
     def __init__(self, network: nn.Module, decay: float):
         self.decay, self.n = decay, 0
         self.shadow = {k: v.detach().clone() for k, v in network.state_dict().items()}
+
+    def load(self, shadow: dict[str, Tensor], n: int) -> None:
+        """Go on from a stored average, on this one's device."""
+        self.n = n
+        for key, value in shadow.items():
+            self.shadow[key].copy_(value)
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:

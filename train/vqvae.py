@@ -8,10 +8,10 @@
 
 R is entropy-constrained quantisation (Chou, Lookabaugh & Gray 1989) with a context: codes that a small causal network
 cannot foresee cost, so the encoder learns ones that a prior can learn. With `learn: decoder` in the configuration
-encoder and codebook stay as --init has them, so that a prior of its codes stays valid. lambda is Esser et al.'s (2021)
-but taken at the picture: see docs/decisions.md. Several processes (torchrun, accelerate launch) average their gradients
-and see each other's latents, so that their codebooks stay one. Every random number of a step is a function of
-(seed, step, rank): a resumed run continues exactly.
+encoder and codebook stay as --init has them, so that a prior of its codes stays valid once its config.json names the
+new file (vqvae_sha256). lambda is Esser et al.'s (2021) but taken at the picture: see docs/decisions.md. Several
+processes (torchrun, accelerate launch) average their gradients and see each other's latents, so that their codebooks
+stay one. Every random number of a step is a function of (seed, step, rank): a resumed run continues exactly.
 """
 
 import argparse
@@ -81,7 +81,7 @@ class Trainer:
     def load_state_dict(self, state: dict) -> None:
         for name, part in self.parts().items():
             part.load_state_dict(state[name])
-        self.ema.shadow, self.ema.n = state["ema"], state["ema_n"]
+        self.ema.load(state["ema"], state["ema_n"])
 
     def step(self, x: Tensor, progress: float, generator: torch.Generator) -> dict[str, float]:
         """One update of all networks on this worker's images x (B, c, H, W); the report of what each loss was.
@@ -169,7 +169,9 @@ def main(argv: list[str] | None = None) -> None:
     if config["batch"] % world:
         raise SystemExit(f"a batch of {config['batch']} cannot be dealt out evenly to {world} workers")
     if config.get("learn") == "decoder" and not args.init:
-        raise SystemExit(f"{args.config} trains a decoder for codes that there are: give their checkpoint with --init")
+        raise SystemExit(
+            f"{args.config} trains a decoder for given codes: give their checkpoint with --init, to --resume too"
+        )
     device = best_device() if args.device is None else torch.device(args.device)
     out = Path(args.out or Path("runs") / config["name"])
     out.mkdir(parents=True, exist_ok=True)

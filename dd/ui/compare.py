@@ -64,7 +64,9 @@ def build(models: Models, engine: Engine) -> None:
             titles = [title(_lane(pair)) for pair in DEFAULT]
             stage = player("lanes", "Press Run to start all lanes together.", "compare-player", titles)
             explorer.build(stage, session, "compare-player")
-            files = gr.Row()
+            with gr.Row():
+                transport.downloads("compare", session)
+                load = transport.load_button()
             table = gr.Markdown(elem_id="compare-table", elem_classes="dd-table")
 
     controls = [model, lanes, calls, images, label, guidance, seed]
@@ -97,13 +99,9 @@ def build(models: Models, engine: Engine) -> None:
         queue=False,
         **transport.QUIET,
     )
-    events = transport.connect(buttons, stage, session, controls, to_recipe, models, engine)
-    with files:
-        transport.downloads("compare", session)
-        _, loaded = transport.loader(
-            "Compare", buttons, stage, session, controls, fill, to_recipe, models, engine
-        )  # fmt: skip
-    for event in (events.running, events.stepping, events.resetting, loaded):
+    form = transport.Form("Compare", controls, to_recipe, fill)
+    events = transport.connect(buttons, load, stage, session, form, models, engine)
+    for event in (events.running, events.stepping, events.resetting, events.loaded):
         event.then(measured, session, table, **transport.QUIET)
 
 
@@ -119,7 +117,7 @@ def _row(run: Run, i: int) -> list[str]:
     steps = calls // 2 if lane.method in TWO_CALLS else calls
     records = read()
     stored = find_samples(records, sha256, lane.process, lane.method, steps, made.guidance) or {}
-    stored = stored if made.label == "each" else {}  # what is stored is of samples of all classes
+    stored = stored if made.label == "each" or not run.config["network"]["classes"] else {}  # of samples of all classes
     bound = find_bound(records, sha256, lane.process) or {}
     seconds = sum(views[i].milliseconds for views in run.views) / 1000
 

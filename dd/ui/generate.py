@@ -58,7 +58,9 @@ def build(models: Models, engine: Engine) -> gr.State:
             buttons = transport.buttons("generate")
             stage = player("pair", "Press Run, or Step for one reverse step at a time.", "generate-player")
             explorer.build(stage, session, "generate-player")
-            files = gr.Row()
+            with gr.Row():
+                transport.downloads("generate", session)
+                load = transport.load_button()
 
     controls = [model, process, sampler, steps, images, label, guidance, seed, *options.values()]
 
@@ -67,8 +69,6 @@ def build(models: Models, engine: Engine) -> gr.State:
         known = {name: named_process(process, 2, 784).options[name] for name in offered(process, sampler)}
         wanted = {name: chosen[name] for name, option in known.items() if chosen[name] != option.default}
         return recipe(model, [Lane(process, sampler, wanted)], steps, images, label, guidance, seed)
-
-    transport.connect(buttons, stage, session, controls, to_recipe, models, engine)
 
     def visible(model: str, process: str, sampler: str) -> list:
         """What is shown only where it applies: the note on codes, the box of options, the options."""
@@ -99,12 +99,9 @@ def build(models: Models, engine: Engine) -> gr.State:
         chosen = {name: lane.options.get(name, option.default) for name, option in known.items()}
         return values + [gr.Slider(value=chosen.get(name, slider.value)) for name, slider in options.items()]
 
-    with files:
-        transport.downloads("generate", session)
-        filled, _ = transport.loader(
-            "Generate", buttons, stage, session, controls, fill, to_recipe, models, engine
-        )  # fmt: skip
-    filled.success(visible, chosen, applies, queue=False, **QUIET)
+    form = transport.Form("Generate", controls, to_recipe, fill)
+    events = transport.connect(buttons, load, stage, session, form, models, engine)
+    events.filled.success(visible, chosen, applies, queue=False, **QUIET)
     return session
 
 

@@ -120,7 +120,7 @@ def build(models: Models, engine: Engine) -> None:
         if not 0 <= k < vqvae.K:
             raise gr.Error(f"the codes of {now.name} are 0 to {vqvae.K - 1}", duration=12, print_exception=False)
         where = reconstruct.highlight(now.rebuilt.rebuilt, codes, k, vqvae.factor)
-        patch = engine.aside(reconstruct.patch_of, vqvae, k)
+        patch = engine.do(reconstruct.patch_of, vqvae, k)
         return (
             gr.Image(now.enlarged(where), label=f"Code {k}: {int((codes == k).sum())} of {codes.numel()} cells"),
             gr.Image(png(patch.resize((280, 280), 0)), label=f"What code {k} decodes to"),

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from dd.images import open_image
-from dd.runs import Cells, Given, Lane, Models, Recipe, RecipeError, Run
+from dd.runs import GRID, Cells, Given, Lane, Models, Recipe, RecipeError, Run
 from dd.ui import transport
 from dd.ui.controls import (
     class_choices,
@@ -81,7 +81,9 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
         with gr.Column(scale=3, min_width=320):
             buttons = transport.buttons(prefix)
             stage = player("pair", "Choose a picture, then press Run.", f"{prefix}-player")
-            files = gr.Row()
+            with gr.Row():
+                transport.downloads(prefix, session)
+                load = transport.load_button()
 
     def show(name: str, cells: Cells, known: Cells | None = None) -> Image.Image | dict:
         """The picture as the canvas takes it, for inpainting with what is not known painted over."""
@@ -119,7 +121,7 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
         if path is None:
             return gr.skip(), gr.skip()
         try:
-            H, W = models.config(name)["data"].get("grid", (28, 28))
+            H, W = models.config(name)["data"].get("grid", GRID)
             cells = engine.do(models.look(name).read, open_image(path), H, W)
         except ValueError as error:
             raise refuse(error) from error
@@ -133,7 +135,6 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
         return Recipe(**{**vars(made), "given": Given(cells, known, t)})
 
     controls = [model, chosen, canvas, t, process, sampler, steps, images, label, seed]
-    transport.connect(buttons, stage, session, controls, to_recipe, models, engine)
 
     def fill(run: Run) -> list:
         loaded, lane, given = run.recipe, run.recipe.lanes[0], run.recipe.given
@@ -145,12 +146,8 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
             gr.Dropdown(class_choices(models, name), value=str(loaded.label)), loaded.seed,
         ]  # fmt: skip
 
-    with files:
-        transport.downloads(prefix, session)
-        transport.loader(
-            "Inpaint" if inpaint else "Noise and restore", buttons, stage, session, controls, fill, to_recipe, models,
-            engine,
-        )  # fmt: skip
+    form = transport.Form("Inpaint" if inpaint else "Noise and restore", controls, to_recipe, fill)
+    transport.connect(buttons, load, stage, session, form, models, engine)
     made.click(on_made, model, [chosen, canvas], show_progress="minimal", api_visibility="private")
     take.click(
         on_take, generated, [model, chosen, canvas, process, sampler, label], show_progress="minimal",

@@ -16,6 +16,7 @@ from dd.ui.player import message
 
 EXPIRES = 1800  # seconds without a visit
 MOST_KEPT = 1_000_000_000  # bytes of all visitors' runs together
+FORGOTTEN = "this run was forgotten to make room for other visitors'; press Run to start it again"
 _numbers = itertools.count(1)
 
 
@@ -44,6 +45,8 @@ class Session:
     def step(self, engine: Engine) -> str | None:
         """One reverse step of every lane as a message for the player; None when the run is over."""
         run = self.run
+        if run is None:
+            raise RecipeError(FORGOTTEN)
         if self.shown == len(run.views):
             engine.step(run).result()
         return self._message(run)
@@ -65,7 +68,7 @@ class Session:
             if pending is not None:
                 pending.cancel()  # nobody waits for it any more; if it runs already, it is the last
         if self.run is None:
-            raise RecipeError("this run was forgotten to make room for other visitors'; press Run to start it again")
+            raise RecipeError(FORGOTTEN)
 
     def look(self) -> None:
         """The run is being looked at: others' are forgotten before it."""

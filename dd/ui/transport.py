@@ -27,12 +27,27 @@ class Buttons:
 
 
 @dataclass(frozen=True)
+class Form:
+    """A tab's controls and the recipes they stand for.
+
+    fill: what the controls, in their order, become for a run of a recipe saved on this tab.
+    """
+
+    tab: str
+    controls: list[gr.components.Component]
+    to_recipe: Callable[..., Recipe]
+    fill: Callable[[Run], list]
+
+
+@dataclass(frozen=True)
 class Events:
-    """What the buttons set off, so that a tab can go on from its end."""
+    """What the buttons set off, so that a tab can go on from its end. filled: the controls, by a loaded recipe."""
 
     running: gr.events.Dependency
     stepping: gr.events.Dependency
     resetting: gr.events.Dependency
+    filled: gr.events.Dependency
+    loaded: gr.events.Dependency
 
 
 def buttons(prefix: str) -> Buttons:
@@ -56,52 +71,84 @@ def renew(state: gr.State, *visits: gr.events.EventListener) -> None:
     gr.on(list(visits), lambda value: value, state, state, queue=False, **QUIET)
 
 
-def runner(to_recipe: Callable[..., Recipe], models: Models, engine: Engine) -> Callable[..., Iterator[tuple]]:
-    """(session, *controls) -> a stream of (message, session), one a reverse step."""
+def load_button() -> gr.UploadButton:
+    return gr.UploadButton("Load recipe", file_types=[".json"], size="sm", min_width=60)
+
+
+def connect(
+    pressed: Buttons,
+    load: gr.UploadButton,
+    stage: gr.HTML,
+    session: gr.State,
+    form: Form,
+    models: Models,
+    engine: Engine,
+) -> Events:
+    """Wire the four buttons, and the one that takes a recipe saved on this tab, sets the controls to it and runs it.
+
+    A recipe that the controls cannot express, for example one written by hand, is refused: the picture would be
+    another one.
+    """
+    wanted = gr.State(None, time_to_live=EXPIRES)
 
     def on_run(session: Session | None, *values: object) -> Iterator[tuple]:
         session = session or Session()
         try:
-            session.prepare(to_recipe(*values), models, engine)
+            session.prepare(form.to_recipe(*values), models, engine)
             for text in session.steps(engine):
                 yield text, session
         except ValueError as error:
             raise refuse(error) from error
 
-    return on_run
-
-
-def connect(
-    pressed: Buttons,
-    stage: gr.HTML,
-    session: gr.State,
-    controls: list[gr.components.Component],
-    to_recipe: Callable[..., Recipe],
-    models: Models,
-    engine: Engine,
-) -> Events:
-    """Wire the four buttons."""
-    on_run = runner(to_recipe, models, engine)
-
     def on_step(session: Session | None, *values: object) -> Iterator[tuple]:
         """One reverse step; of a new run the noise that it starts from is shown first."""
         session = session or Session()
         try:
-            session.prepare(to_recipe(*values), models, engine)
+            session.prepare(form.to_recipe(*values), models, engine)
             if session.shown == 0:
                 yield session.step(engine), session
             yield session.step(engine) or gr.skip(), session
         except ValueError as error:
             raise refuse(error) from error
 
+    def on_load(path: str) -> list:
+        try:
+            loaded = Recipe.from_json(Path(path).read_text(errors="replace"))
+            run = engine.do(Run, loaded, models)
+            if tab_of(loaded) != form.tab:
+                raise RecipeError(f"this recipe was saved on the tab {tab_of(loaded)}; load it there")
+            return [run.recipe, *form.fill(run)]
+        except ValueError as error:
+            raise refuse(error) from error
+
+    def on_loaded(wanted: Recipe, *values: object) -> Iterator[tuple]:
+        session = Session()
+        try:
+            session.prepare(form.to_recipe(*values), models, engine)
+            if session.run.recipe != wanted:
+                raise RecipeError("this recipe asks for what this tab cannot set; python -m dd sample can")
+            for text in session.steps(engine):
+                yield text, session
+        except ValueError as error:
+            raise refuse(error) from error
+
+    def on_reset(session: Session | None) -> tuple:
+        if session is not None:
+            session.recipe = None  # a step on its way may bring the session back: nothing of it is to be continued
+        return CLEAR, None
+
     live = {**LIVE, "show_progress_on": pressed.place}
-    running = pressed.run.click(on_run, [session, *controls], [stage, session], **live)
-    stepping = pressed.step.click(on_step, [session, *controls], [stage, session], cancels=[running], **live)
-    pressed.pause.click(None, cancels=[running, stepping], **QUIET)
-    resetting = pressed.reset.click(
-        lambda: (CLEAR, None), None, [stage, session], cancels=[running, stepping], queue=False, **QUIET
-    )  # fmt: skip
-    return Events(running, stepping, resetting)
+    quiet = {"show_progress_on": pressed.place, "api_visibility": "private"}  # or an error would cover every control
+    results = [stage, session]
+    filled = load.upload(on_load, load, [wanted, *form.controls], **quiet)
+    loaded = filled.success(on_loaded, [wanted, *form.controls], results, **live)
+    running = pressed.run.click(on_run, [session, *form.controls], results, cancels=[loaded], **live)
+    stepping = pressed.step.click(on_step, [session, *form.controls], results, cancels=[running, loaded], **live)
+    under_way = [running, stepping, loaded]
+    for button in (pressed.pause, load):  # at its click: after the upload it would stop the loaded run, too
+        button.click(None, cancels=under_way, **QUIET)
+    resetting = pressed.reset.click(on_reset, session, results, cancels=under_way, queue=False, **QUIET)
+    return Events(running, stepping, resetting, filled, loaded)
 
 
 def downloads(prefix: str, session: gr.State) -> None:
@@ -131,44 +178,3 @@ def tab_of(recipe: Recipe) -> str:
     if recipe.given is not None:
         return "Noise and restore" if recipe.given.known is None else "Inpaint"
     return "Generate" if len(recipe.lanes) == 1 else "Compare"
-
-
-def loader(
-    tab: str,
-    pressed: Buttons,
-    stage: gr.HTML,
-    session: gr.State,
-    controls: list[gr.components.Component],
-    fill: Callable[[Run], list],
-    to_recipe: Callable[..., Recipe],
-    models: Models,
-    engine: Engine,
-) -> tuple[gr.events.Dependency, gr.events.Dependency]:
-    """A button that takes a recipe saved on this tab, sets the controls to it and runs it: these two events.
-
-    fill: what the controls, in their order, become for a run of the recipe. A recipe that they cannot express, for
-    example one written by hand, is refused: the picture would be another one.
-    """
-    button = gr.UploadButton("Load recipe", file_types=[".json"], size="sm", min_width=60)
-    wanted = gr.State(None, time_to_live=EXPIRES)
-
-    def on_load(path: str) -> list:
-        try:
-            loaded = Recipe.from_json(Path(path).read_text(errors="replace"))
-            run = engine.do(Run, loaded, models)
-            if tab_of(loaded) != tab:
-                raise RecipeError(f"this recipe was saved on the tab {tab_of(loaded)}; load it there")
-            return [CLEAR, None, run.recipe, *fill(run)]
-        except ValueError as error:
-            raise refuse(error) from error
-
-    def on_loaded(wanted: Recipe, *values: object) -> Iterator[tuple]:
-        for text, session in runner(to_recipe, models, engine)(None, *values):
-            if session.run.recipe != wanted:
-                raise refuse(RecipeError("this recipe asks for what this tab cannot set; python -m dd sample can"))
-            yield text, session
-
-    live = {**LIVE, "show_progress_on": pressed.place}
-    quiet = {"show_progress_on": pressed.place, "api_visibility": "private"}  # or an error would cover every control
-    filled = button.upload(on_load, button, [stage, session, wanted, *controls], **quiet)
-    return filled, filled.success(on_loaded, [wanted, *controls], [stage, session], **live)

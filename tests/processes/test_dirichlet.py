@@ -175,7 +175,7 @@ def test_an_euler_step_is_the_textbooks() -> None:
     assert torch.allclose(moved, y / y.sum(1, keepdim=True), atol=1e-12)
 
 
-def test_a_loss_looks_up_what_the_evidence_has() -> None:
+def test_a_loss_looks_up_what_the_evidence_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kept answer is that of the same state at the same time, for the one tensor of times of a batch too."""
     process, generator = Dirichlet(3, 16), torch.Generator().manual_seed(0)
     x0 = torch.zeros(4, 2, 2, dtype=torch.long)
@@ -185,6 +185,9 @@ def test_a_loss_looks_up_what_the_evidence_has() -> None:
     assert process.evidence(x, t) is at_t
     assert torch.allclose(process.evidence(x, s), Dirichlet(3, 16).evidence(x, s))
     assert torch.allclose(process.evidence(x, 0.3), at_t)
+    at_t = process.evidence(x, t)
+    monkeypatch.setattr(process.kernel, "log_h", lambda *_: pytest.fail("looked up twice"))
+    process.loss(at_t, x0, x, t)
 
 
 # -- the bridge ------------------------------------------------------------------------------------------------------

@@ -306,3 +306,28 @@ def cpu_over(app, seconds: float) -> float:
     before = app.cpu_seconds()
     time.sleep(seconds)
     return app.cpu_seconds() - before
+
+
+def test_buttons_rule_a_loaded_run_as_any_other(page, tmp_path):
+    """Pause and Reset stop it; loading stops what was going on."""
+    recipe = tmp_path / "recipe.json"
+    lane = {"process": "dirichlet", "method": "dirichlet"}
+    recipe.write_text(json.dumps({"checkpoint": "digits", "lanes": [lane], "steps": 400, "images": 4, "seed": 3}))
+    set_slider(page, "Steps", 300)
+    page.click("#generate-run")
+    page.wait_for_function(f"Number(({STEP})('generate-player')) >= 2", timeout=60_000)
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Load recipe").locator("visible=true").click()
+    chooser.value.set_files(str(recipe))
+    page.wait_for_function("document.querySelector('#generate-player').innerText.includes('of 400')", timeout=60_000)
+    page.click("#generate-pause")
+    page.wait_for_timeout(1500)
+    paused = page.evaluate(STEP, "generate-player")
+    page.wait_for_timeout(1500)
+    assert page.evaluate(STEP, "generate-player") == paused
+    assert "of 400" in page.inner_text("#generate-player")
+    page.click("#generate-run")
+    page.wait_for_function(f"Number(({STEP})('generate-player')) > {paused}", timeout=60_000)
+    page.click("#generate-reset")
+    page.wait_for_timeout(1500)
+    assert page.evaluate(FRAMES, "generate-player") == 0

@@ -16,7 +16,7 @@
     const v = Math.floor(g * 255 / 254), [r, green, b] = g === 255 ? MASK : [v, v, v];
     return new Uint32Array(Uint8Array.of(r, green, b, 255).buffer)[0];
   });
-  let pins = [], frames = [], run = null, views = [], shown = -1, timer = null, showGuess = false, drawn = 0, laidOut = "";
+  let pins = [], frames = [], run = null, cleared = null, views = [], shown = -1, timer = null, showGuess = false, drawn = 0, laidOut = "";
 
   const bytes = Uint8Array.fromBase64
     ? (text) => Uint8Array.fromBase64(text)
@@ -143,7 +143,8 @@
     let message = props.value;
     if (!message) return;
     if (typeof message === "string") message = JSON.parse(message);
-    if (message.clear) { reset(); return; }
+    if (message.clear) { cleared = run ?? cleared; reset(); return; }
+    if (message.run === cleared) return;  // a step that was on its way when its run was cleared
     if (message.run !== run) { reset(); run = message.run; slider.max = message.total - 1; slider.disabled = replay.disabled = false; }
     for (const lane of message.lanes) { lane.state = bytes(lane.state); lane.guess = bytes(lane.guess); }
     frames[message.step] = message;
