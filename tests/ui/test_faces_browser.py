@@ -164,6 +164,8 @@ def test_compare_runs_faces_in_four_lanes(visitor):
     open_tab(visitor, "Compare")
     choose(visitor, "Data", "faces")
     set_slider(visitor, "Network calls", 4)
+    visitor.click("#compare-reset")
+    visitor.wait_for_function("document.querySelector('#compare-player [data-done=\"1\"]') === null")
     visitor.click("#compare-run")
     wait_done(visitor, "compare-player")
     assert len(visitor.evaluate(PIXELS, "#compare-player")) == 4

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.ui.test_pages_browser import PIXELS, set_slider, wait_done
+from tests.ui.test_pages_browser import PIXELS, scrub, set_slider, wait_done
 
 pytestmark = pytest.mark.browser
 EXAMPLES = Path(__file__).parents[2] / "dd" / "ui" / "static" / "examples"
@@ -77,7 +77,10 @@ def test_a_painted_part_is_generated_and_the_rest_stays(tab):
     tab.click("#inpaint-run")
     wait_done(tab, "inpaint-player")
     state, guess = tab.evaluate(PIXELS, "#inpaint-player")
-    assert state != guess
+    assert state == guess  # the clean picture at the end
+    scrub(tab, "inpaint-player", 0)
+    noise, first_guess = tab.evaluate(PIXELS, "#inpaint-player")
+    assert len({state, noise, first_guess}) == 3
 
 
 def test_a_noised_picture_is_restored(tab):
