@@ -7,7 +7,7 @@ ARG TORCH_INDEX=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 
 RUN useradd --uid 1000 --create-home user && mkdir /cache && chown user /cache
-WORKDIR /home/user/app
+WORKDIR /app
 
 COPY requirements.txt ./
 RUN if [ -n "$TORCH_INDEX" ]; then pip install --index-url "$TORCH_INDEX" torch torchvision; fi

@@ -22,9 +22,10 @@ import torch
 import yaml
 
 from dd import checkpoints
+from dd.data import grid_of
 from dd.device import CORES, for_inference, keep_freed_memory
 from dd.processes import REGISTRY, Process, process
-from dd.runs import GRID, Lane
+from dd.runs import Lane
 from dd.samplers import Denoiser, default_grid, race, reverse, time_grid
 
 LANES = (
@@ -81,7 +82,7 @@ def main(argv: list[str] | None = None) -> None:
     else:
         checkpoint = checkpoints.load(args.source)
         config, network = checkpoint.config, checkpoint.network
-    K, (H, W) = config["data"]["K"], args.grid or config["data"].get("grid", GRID)
+    K, (H, W) = config["data"]["K"], args.grid or grid_of(config["data"])
     torch.set_num_threads(1)
     keep_freed_memory()
     denoise = Denoiser(for_inference(network))

@@ -69,6 +69,11 @@ def to_cells(images: Tensor, K: int, how: str, generator: torch.Generator) -> Te
     raise ValueError(f"unknown binarisation {how!r}; choose one of {', '.join(BINARISATIONS)}")
 
 
+def grid_of(data: dict) -> tuple[int, int]:
+    """Rows and columns of cells of an image, of a configuration's `data`; where it says nothing, 28 x 28."""
+    return tuple(data.get("grid", (28, 28)))
+
+
 def to_grey(cells: Tensor, K: int) -> Tensor:
     """Categories (..., H, W) to grey in [0, 1]."""
     return cells.float() / (K - 1)

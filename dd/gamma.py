@@ -42,7 +42,7 @@ def shares(log_g: Tensor) -> Tensor:
 
 
 def _marsaglia_tsang(d: Tensor, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """log G of the page's head for every d = a - 1/3 >= 2/3."""
+    """log G of the module's head for every d = a - 1/3 >= 2/3."""
     z = torch.randn(size, generator=generator, dtype=d.dtype)
     w = _uniform(size, d.dtype, generator)
     y = z * d.mul(9).rsqrt_()

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dd import checkpoints
 from dd.checkpoints import Checkpoint
+from dd.data import grid_of
 from dd.device import for_inference
 from dd.looks import Decoded, GreyLevels, decoded, masked
 from dd.processes import EVERY, REGISTRY, process, suits
@@ -29,7 +30,6 @@ from dd.samplers import TWO_CALLS, Denoiser, Frame, default_grid, race, reverse,
 MAX_STEPS, MAX_IMAGES, MAX_LANES = 500, 64, 4
 MAX_WORK = 40_000  # steps x images x lanes of one run
 MAX_GUIDANCE = 10.0
-GRID = (28, 28)  # cells of an image where the configuration says nothing else
 
 
 class RecipeError(ValueError):
@@ -119,7 +119,7 @@ def real(value: object, name: str, low: float, high: float) -> float:
 def check(recipe: Recipe, config: dict[str, Any]) -> Recipe:
     """The recipe with every field validated and converted for a model of this configuration; raises RecipeError."""
     classes, data = config["network"]["classes"], config["data"]
-    K, (H, W) = data["K"], data.get("grid", GRID)
+    K, (H, W) = data["K"], grid_of(data)
     steps = whole(recipe.steps, "The number of steps", 1, MAX_STEPS)
     images = whole(recipe.images, "The number of images", 1, MAX_IMAGES)
     seed = whole(recipe.seed, "The seed", 0, 2**31 - 1)
@@ -276,7 +276,7 @@ class Run:
     def __init__(self, recipe: Recipe, models: Models):
         checkpoint = models.get(recipe.checkpoint)
         self.config = checkpoint.config
-        self.K, (self.H, self.W) = self.config["data"]["K"], self.config["data"].get("grid", GRID)
+        self.K, (self.H, self.W) = self.config["data"]["K"], grid_of(self.config["data"])
         recipe = check(recipe, self.config)
         if recipe.sha256 and recipe.sha256 != checkpoint.sha256:
             raise RecipeError(

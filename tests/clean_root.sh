@@ -21,7 +21,7 @@ fi
 mkdir -p "$root/cache" "$HOME"
 port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 
-here() { sed -E "s#(^|[ =\"])/(cache|home)#\1$root/\2#g" <<<"$1"; }
+here() { sed -E "s#(^|[ =\"])/(cache|app)#\1$root/\2#g" <<<"$1"; }
 files() { git -C "$repository" ls-files -z --cached --others --exclude-standard --deduplicate; }
 words() { python -c 'import json, shlex, sys; print(shlex.join(json.loads(sys.argv[1])))' "$1"; }
 

@@ -41,7 +41,7 @@ from tqdm import tqdm
 
 from dd import checkpoints
 from dd.checkpoints import Checkpoint, CheckpointError
-from dd.data import Grey, load, to_cells
+from dd.data import Grey, grid_of, load, to_cells
 from dd.device import best_device, for_inference
 from dd.likelihood import Bound, differentiable_denoiser, estimate_bound, exact_vlb, network_denoiser, ode_bound
 from dd.metrics import frechet_distance, judge, precision_recall
@@ -51,7 +51,6 @@ from dd.perceptual import PerceptualError
 from dd.processes import REGISTRY, Process, process, suits
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
-from dd.runs import GRID
 from dd.samplers import TWO_CALLS, Denoiser, default_grid, generate
 from train import decoded, evaluate_vqvae
 
@@ -115,13 +114,8 @@ def _load(data: dict, split: str, root: str | Path) -> Grey:
         ) from error
 
 
-def grid(config: dict) -> tuple[int, int]:
-    """Rows and columns of cells of an image."""
-    return tuple(config["data"].get("grid", GRID))
-
-
 def find_process(name: str, config: dict) -> Process:
-    H, W = grid(config)
+    H, W = grid_of(config["data"])
     if not suits(name, config["data"]):
         raise EvaluationError(f"{name} needs categories in an order, and codes have none; choose another --process")
     return process(name, config["data"]["K"], H * W)
@@ -162,7 +156,7 @@ def sample(
     for i in tqdm(range(0, images, BATCH), desc=f"{process_.name} {sampler} {steps}", leave=False, disable=None):
         n = min(BATCH, images - i)
         denoise = Denoiser(network, None if labels is None else labels[i : i + n], guidance)
-        cells.append(generate(process_, denoise, (n, *grid(checkpoint.config)), steps, generator, sampler))
+        cells.append(generate(process_, denoise, (n, *grid_of(checkpoint.config["data"])), steps, generator, sampler))
     return Samples(torch.cat(cells), labels, (time.perf_counter() - start) / images)
 
 
@@ -351,7 +345,11 @@ def evaluate(args: argparse.Namespace) -> dict:
         record["split"] = args.split if "nll" in args.metrics else None
     if "fid" in args.metrics:  # first, since a missing classifier or data set shall not cost the sampling
         record["fid_split"] = "all" if vqvae else args.split
-        judged = judge_by_pictures(vqvae, args, grid(config)) if vqvae else judge_by_classifier(config, args, device)
+        judged = (
+            judge_by_pictures(vqvae, args, grid_of(config["data"]))
+            if vqvae
+            else judge_by_classifier(config, args, device)
+        )
     if "nll" in args.metrics:
         x0 = load_cells(config, args.split, args.data_root, args.images)
         generator = torch.Generator().manual_seed(args.seed)

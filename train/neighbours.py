@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from dd import checkpoints
+from dd.data import grid_of
 from dd.networks.vqvae import VqVae
 from dd.perceptual import PerceptualError
 from dd.render import tile, to_image
 from train.codes import encode_folder
 from train.decoded import decode, features_of_codes, find_vqvae
-from train.evaluate import find_process, grid, load_denoiser, sample
+from train.evaluate import find_process, load_denoiser, sample
 
 NEAREST = 3  # rows below the samples
 
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> dict:
     if config["data"]["source"] != "codes":
         raise checkpoints.CheckpointError(f"{checkpoint.name} generates pixels; give a denoiser of codes")
     folder, vqvae = find_vqvae(args.checkpoint, config, args.vqvae)
-    known = encode_folder(folder, args.data, grid(config)[0] * vqvae.network.factor, mirror=True)
+    known = encode_folder(folder, args.data, grid_of(config["data"])[0] * vqvae.network.factor, mirror=True)
     training, apart = known.codes[~known.held_out], known.codes[known.held_out]
     process_ = find_process("dirichlet", config)
     made = sample(checkpoint, process_, process_.methods[0], args.steps, args.images, args.seed).cells

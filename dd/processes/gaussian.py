@@ -40,7 +40,7 @@ class Gaussian(Categorical):
         v_max = float(np.log(cells / END_NATS))  # KL of a cell to N(0, I) is about abar / 2
         v = np.linspace(v_min, v_max, 256)
         self.clock = Clock(v, np.interp(v, grid, lost))
-        self.v_min, self.v_max = v_min, v_max
+        self.v_min = v_min
 
     def alpha_bar(self, t: Tensor | float) -> Tensor:
         """abar(t), float64."""

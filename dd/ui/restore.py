@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dd.data import grid_of
 from dd.images import open_image
-from dd.runs import GRID, Cells, Given, Lane, Models, Recipe, RecipeError, Run
+from dd.runs import Cells, Given, Lane, Models, Recipe, RecipeError, Run
 from dd.ui import transport
 from dd.ui.controls import (
     class_choices,
@@ -121,7 +122,7 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
         if path is None:
             return gr.skip(), gr.skip()
         try:
-            H, W = models.config(name)["data"].get("grid", GRID)
+            H, W = grid_of(models.config(name)["data"])
             cells = engine.do(models.look(name).read, open_image(path), H, W)
         except ValueError as error:
             raise refuse(error) from error

@@ -91,10 +91,13 @@ def connect(
     """
     wanted = gr.State(None, time_to_live=EXPIRES)
 
-    def on_run(session: Session | None, *values: object) -> Iterator[tuple]:
+    def on_run(session: Session | None, *values: object, wanted: Recipe | None = None) -> Iterator[tuple]:
+        """wanted: the loaded recipe that the controls are to stand for."""
         session = session or Session()
         try:
             session.prepare(form.to_recipe(*values), models, engine)
+            if wanted is not None and session.run.recipe != wanted:
+                raise RecipeError("this recipe asks for what this tab cannot set; python -m dd sample can")
             for text in session.steps(engine):
                 yield text, session
         except ValueError as error:
@@ -122,15 +125,7 @@ def connect(
             raise refuse(error) from error
 
     def on_loaded(wanted: Recipe, *values: object) -> Iterator[tuple]:
-        session = Session()
-        try:
-            session.prepare(form.to_recipe(*values), models, engine)
-            if session.run.recipe != wanted:
-                raise RecipeError("this recipe asks for what this tab cannot set; python -m dd sample can")
-            for text in session.steps(engine):
-                yield text, session
-        except ValueError as error:
-            raise refuse(error) from error
+        yield from on_run(None, *values, wanted=wanted)
 
     def on_reset(session: Session | None) -> tuple:
         if session is not None:
