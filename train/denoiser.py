@@ -223,10 +223,12 @@ def drop_labels(labels: Tensor, config: dict, generator: torch.Generator) -> Ten
 def copy_matching(network: torch.nn.Module, other: torch.nn.Module) -> None:
     """Start from another network's weights wherever names and shapes agree.
 
-    A network without classes starts as the other one's label "any".
+    A network without classes starts as the other one's label "any"; one with more blocks computes what the other one
+    does, for a new block is the identity.
     """
     ours = network.state_dict()
     theirs = unconditional_state(other) if other.classes and not network.classes else other.state_dict()
+    theirs = deeper_state(theirs, other, network)
     same = {k: v for k, v in theirs.items() if k in ours and v.shape == ours[k].shape}
     network.load_state_dict(ours | same)
     print(f"--init: {len(same)} of {len(ours)} tensors taken over", flush=True)
@@ -246,6 +248,15 @@ def unconditional_state(network: UNet) -> dict[str, Tensor]:
             state[f"{name}.norm2.weight"] = block.norm2.weight * (1 + scale)
             state[f"{name}.norm2.bias"] = block.norm2.bias * (1 + scale) + shift
     return {k: v for k, v in state.items() if ".film." not in k and not k.startswith("label.")}
+
+
+def deeper_state(state: dict[str, Tensor], shallow: UNet, deep: UNet) -> dict[str, Tensor]:
+    """`shallow`'s weights under `deep`'s names: a stage's way to the finer level comes after its blocks."""
+    names = {
+        f"up.{i}.{len(old) - 2}.": f"up.{i}.{len(new) - 2}."
+        for i, (old, new) in enumerate(zip(shallow.up[:-1], deep.up[:-1], strict=False))
+    }
+    return {next((to + k[len(of) :] for of, to in names.items() if k.startswith(of)), k): v for k, v in state.items()}
 
 
 def public_config(config: dict) -> dict:

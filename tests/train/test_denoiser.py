@@ -118,6 +118,17 @@ def test_a_network_without_classes_starts_as_the_label_any():
         assert (conditional(evidence) - conditional(evidence, torch.arange(3))).abs().max() > 0.1
 
 
+def test_more_blocks_start_as_the_network_without_them():
+    shallow, deep = EvidenceUNet(3, (16, 32), (1, 1)).eval(), EvidenceUNet(3, (16, 32), (1, 3)).eval()
+    with torch.no_grad():
+        for parameter in shallow.parameters():
+            parameter.normal_(std=0.2)
+    denoiser.copy_matching(deep, shallow)
+    evidence = torch.randn(3, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(deep(evidence), shallow(evidence), rtol=1e-4, atol=1e-4)
+
+
 def test_trains_the_noise_network_of_the_ddpm(config, mnist_root, tmp_path):
     raw = yaml.safe_load(config.read_text()) | {"architecture": "noise-unet", "mixture": {"ddpm": 8}}
     raw["network"].pop("K")
