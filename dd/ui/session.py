@@ -28,6 +28,7 @@ class Session:
         self.recipe: Recipe | None = None
         self.number = 0
         self.shown = 0
+        self.playing: object | None = None  # a token of whoever plays the run; the one before stops
         self.pins: list[tuple[int, int, int, int]] = []
         self.folder: tempfile.TemporaryDirectory | None = None
         self.used = 0.0  # when the run was last looked at
@@ -52,11 +53,12 @@ class Session:
         return self._message(run)
 
     def steps(self, engine: Engine) -> Iterator[str]:
-        """All steps that are left. The next one is computed while this one travels to the page."""
-        run = self.run
+        """All steps that are left, or until halt(). The next one is computed while this one travels to the page."""
+        run, playing = self.run, object()
+        self.playing = playing
         pending = engine.step(run) if self.shown == len(run.views) else None
         try:
-            while run is self.run:
+            while run is self.run and playing is self.playing:
                 if pending is not None:
                     pending.result()
                 pending = None if run.finished else engine.step(run)
@@ -69,6 +71,10 @@ class Session:
                 pending.cancel()  # nobody waits for it any more; if it runs already, it is the last
         if self.run is None:
             raise RecipeError(FORGOTTEN)
+
+    def halt(self) -> None:
+        """Play no further than the step that is on its way."""
+        self.playing = None
 
     def look(self) -> None:
         """The run is being looked at: others' are forgotten before it."""

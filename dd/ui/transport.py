@@ -127,7 +127,14 @@ def connect(
     def on_loaded(wanted: Recipe, *values: object) -> Iterator[tuple]:
         yield from on_run(None, *values, wanted=wanted)
 
+    def on_halt(session: Session | None) -> Session | None:
+        """Beside Gradio's own cancelling, which may come before or after what it is to cancel."""
+        if session is not None:
+            session.halt()
+        return session
+
     def on_reset(session: Session | None) -> tuple:
+        on_halt(session)
         if session is not None:
             session.recipe = None  # a step on its way may bring the session back: nothing of it is to be continued
         return CLEAR, None
@@ -141,7 +148,7 @@ def connect(
     stepping = pressed.step.click(on_step, [session, *form.controls], results, cancels=[running, loaded], **live)
     under_way = [running, stepping, loaded]
     for button in (pressed.pause, load):  # at its click: after the upload it would stop the loaded run, too
-        button.click(None, cancels=under_way, **QUIET)
+        button.click(on_halt, session, session, cancels=under_way, queue=False, **QUIET)
     resetting = pressed.reset.click(on_reset, session, results, cancels=under_way, queue=False, **QUIET)
     return Events(running, stepping, resetting, filled, loaded)
 

@@ -130,6 +130,17 @@ def test_a_paused_run_goes_on_where_it_was(models, engine):
     assert 2 + len(list(session.steps(engine))) == len(whole)
 
 
+def test_a_halted_run_ends_by_itself_and_can_be_gone_on_with(models, engine):
+    whole = list(started(models, engine).steps(engine))
+    session = started(models, engine)
+    stream = session.steps(engine)
+    first = [next(stream), next(stream)]
+    session.halt()
+    assert list(stream) == []
+    session.prepare(session.recipe, models, engine)
+    assert len(first) + len(list(session.steps(engine))) == len(whole)
+
+
 def test_a_long_run_and_a_short_one_take_turns(models, engine):
     long, short = started(models, engine, steps=500), started(models, engine, steps=10)
     begun, over = threading.Event(), threading.Event()
