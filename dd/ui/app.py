@@ -7,7 +7,7 @@ import gradio as gr
 from gradio.utils import get_function_description
 
 from dd.runs import Models, Recipe, Run
-from dd.ui import about, api, compare, generate, reconstruct, simplex
+from dd.ui import about, api, compare, generate, player, reconstruct, simplex
 from dd.ui.engine import Engine
 
 TITLE = "Dirichlet Diffusion"
@@ -49,7 +49,7 @@ footer .divider { display: none !important; }
   .dd-stage { order: -1; }
   .tab-container button { padding: 0 5px !important; font-size: 14px !important; }
 }
-"""
+""" + player.CSS
 
 
 def warm_up(models: Models) -> None:

@@ -9,6 +9,7 @@ import gradio as gr
 from dd.runs import Run
 
 STATIC = Path(__file__).parent / "static"
+CSS = (STATIC / "player.css").read_text()  # the page's: Gradio would write a component's anew with every step
 
 _PANELS = (
     "<div class='dd-panels dd-{layout}'>{panels}</div>"
@@ -44,7 +45,6 @@ def player(layout: str, hint: str, elem_id: str, titles: list[str] = PAIR) -> gr
     return gr.HTML(
         value=None,
         html_template=html,
-        css_template=(STATIC / "player.css").read_text(),
         js_on_load=(STATIC / "player.js").read_text(),
         layout=layout,
         name=elem_id,

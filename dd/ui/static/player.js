@@ -111,10 +111,10 @@
     slider.value = step;
     slider.setAttribute("aria-valuetext", `step ${step} of ${message.total - 1}`);
     const lane = message.lanes[0];
-    status.textContent = paired
+    const masked = message.lanes.some((lane) => lane.state.includes(255)) ? " · orange: masked" : "";
+    status.textContent = (paired
       ? `step ${step} of ${message.total - 1} · t = ${lane.t.toFixed(3)} · entropy ${bits(lane, 4)} bits per cell · ${message.ms.toFixed(0)} ms per step`
-      : `step ${step} of ${message.total - 1} · ${message.ms.toFixed(0)} ms per step for all lanes together`;
-    if (message.lanes.some((lane) => lane.state.includes(255))) status.textContent += " · orange: masked";
+      : `step ${step} of ${message.total - 1} · ${message.ms.toFixed(0)} ms per step for all lanes together`) + masked;
     if (curve) plot(step);
     element.dataset.step = step;
     element.dataset.drawn = ++drawn;
@@ -165,7 +165,12 @@
     element.dataset.step = ""; element.dataset.done = "";
   }
 
-  function stop() { clearInterval(timer); timer = null; replay.textContent = "Replay"; }
+  function stop() {
+    if (!timer) return;
+    clearInterval(timer);
+    timer = null;
+    replay.textContent = "Replay";
+  }
   function play() {
     if (timer) return stop();
     let step = shown >= frames.length - 1 ? 0 : shown;
