@@ -228,7 +228,7 @@ def copy_matching(network: torch.nn.Module, other: torch.nn.Module) -> None:
     """
     ours = network.state_dict()
     theirs = unconditional_state(other) if other.classes and not network.classes else other.state_dict()
-    theirs = deeper_state(theirs, other, network)
+    theirs = renamed_state(theirs, other, network)
     same = {k: v for k, v in theirs.items() if k in ours and v.shape == ours[k].shape}
     network.load_state_dict(ours | same)
     print(f"--init: {len(same)} of {len(ours)} tensors taken over", flush=True)
@@ -250,11 +250,11 @@ def unconditional_state(network: UNet) -> dict[str, Tensor]:
     return {k: v for k, v in state.items() if ".film." not in k and not k.startswith("label.")}
 
 
-def deeper_state(state: dict[str, Tensor], shallow: UNet, deep: UNet) -> dict[str, Tensor]:
-    """`shallow`'s weights under `deep`'s names: a stage's way to the finer level comes after its blocks."""
+def renamed_state(state: dict[str, Tensor], theirs: UNet, ours: UNet) -> dict[str, Tensor]:
+    """`theirs`' weights under `ours`' names: the way to the finer level comes after a stage's blocks, however many."""
     names = {
         f"up.{i}.{len(old) - 2}.": f"up.{i}.{len(new) - 2}."
-        for i, (old, new) in enumerate(zip(shallow.up[:-1], deep.up[:-1], strict=False))
+        for i, (old, new) in enumerate(zip(theirs.up[:-1], ours.up[:-1], strict=False))
     }
     return {next((to + k[len(of) :] for of, to in names.items() if k.startswith(of)), k): v for k, v in state.items()}
 
