@@ -17,13 +17,12 @@ PATIENCE = 300  # seconds until the app must answer
 
 
 @contextmanager
-def app(checkpoints: str = CHECKPOINTS, queue_size: int = 64) -> Iterator[tuple[str, int, float]]:
+def app(*options: str) -> Iterator[tuple[str, int, float]]:
     """The app on a free port, without a network: its address, process id and the seconds until it answered."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "app.py", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--checkpoints", checkpoints, "--queue-size", str(queue_size)]
+    command = [sys.executable, "app.py", "--host", "127.0.0.1", "--port", str(port), *options]
     start, url = time.monotonic(), f"http://127.0.0.1:{port}"
     offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, env=offline) as process:
@@ -35,6 +34,8 @@ def app(checkpoints: str = CHECKPOINTS, queue_size: int = 64) -> Iterator[tuple[
                     sys.exit(f"the app has not answered within {PATIENCE} s")
                 time.sleep(0.05)
             yield url, process.pid, time.monotonic() - start
+            if process.poll() is not None:
+                sys.exit("the app has died")
         finally:
             process.terminate()
 

@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600, help="after which no new visit is begun")
     parser.add_argument("--checkpoints", default=CHECKPOINTS)
     args = parser.parse_args()
-    with app(args.checkpoints) as (url, pid, _):
+    with app("--checkpoints", args.checkpoints) as (url, pid, _):
         visits(url, pid, args.visits, args.seconds)
 
 

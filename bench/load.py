@@ -264,7 +264,7 @@ def main() -> None:
     if args.url:
         each(args.url, None)
     else:
-        with app(args.checkpoints, args.queue_size) as (url, pid, _):
+        with app("--checkpoints", args.checkpoints, "--queue-size", str(args.queue_size)) as (url, pid, _):
             each(url, pid)
 
 

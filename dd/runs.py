@@ -23,7 +23,7 @@ from dd.checkpoints import Checkpoint
 from dd.data import grid_of
 from dd.device import for_inference
 from dd.looks import Decoded, GreyLevels, decoded, masked
-from dd.processes import EVERY, REGISTRY, process, suits
+from dd.processes import EVERY, NO_ORDER, REGISTRY, process, suits
 from dd.processes.clock import entropy
 from dd.samplers import TWO_CALLS, Denoiser, Frame, default_grid, race, reverse, time_grid
 
@@ -139,9 +139,7 @@ def check(recipe: Recipe, config: dict[str, Any]) -> Recipe:
     lanes = tuple(_check_lane(lane, K, H * W) for lane in recipe.lanes)
     for lane in lanes:
         if not suits(lane.process, data):
-            raise RecipeError(
-                f"{lane.process} needs categories in an order, and codes have none; choose another process"
-            )
+            raise RecipeError(NO_ORDER.format(lane.process))
     given = None if recipe.given is None else _check_given(recipe.given, K, H, W)
     return dataclasses.replace(
         recipe, steps=steps, images=images, seed=seed, guidance=guidance, label=label, lanes=lanes, given=given

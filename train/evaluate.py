@@ -48,7 +48,7 @@ from dd.metrics import frechet_distance, judge, precision_recall
 from dd.networks.classifier import Classifier
 from dd.networks.unet import UNet
 from dd.perceptual import PerceptualError
-from dd.processes import REGISTRY, Process, process, suits
+from dd.processes import NO_ORDER, REGISTRY, Process, process, suits
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.samplers import TWO_CALLS, Denoiser, default_grid, generate
@@ -117,7 +117,7 @@ def _load(data: dict, split: str, root: str | Path) -> Grey:
 def find_process(name: str, config: dict) -> Process:
     H, W = grid_of(config["data"])
     if not suits(name, config["data"]):
-        raise EvaluationError(f"{name} needs categories in an order, and codes have none; choose another --process")
+        raise EvaluationError(NO_ORDER.format(name))
     return process(name, config["data"]["K"], H * W)
 
 

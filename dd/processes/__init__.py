@@ -24,6 +24,7 @@ REGISTRY: dict[str, Callable[..., Process]] = {
 OWN_NETWORK: dict[str, Callable[..., Process]] = {"ddpm": Pixels}  # not answered by the evidence network
 EVERY = REGISTRY | OWN_NETWORK
 ORDERED = ("d3pm-gaussian",)  # whose noise goes to neighbouring categories
+NO_ORDER = "{} needs categories in an order, and codes have none; choose another process"
 
 
 def suits(name: str, data: dict[str, Any]) -> bool:
@@ -39,4 +40,4 @@ def process(name: str, K: int, cells: int) -> Process:
     return EVERY[name](K, cells)
 
 
-__all__ = ["EVERY", "OWN_NETWORK", "REGISTRY", "Process", "log_posterior", "process", "suits"]
+__all__ = ["EVERY", "NO_ORDER", "OWN_NETWORK", "REGISTRY", "Process", "log_posterior", "process", "suits"]

@@ -20,18 +20,20 @@ HOW_TO_GET_ONE = "Restore the folder from the repository, or train one: the READ
 JS = """() => window.addEventListener("keydown", (event) => {
   if (event.key === "Tab" && event.target.getAttribute("role") === "combobox") event.stopPropagation();
 }, true)"""
-CSS = """
+CSS = (
+    """
 .gradio-container { max-width: min(1280px, 100vw) !important; margin: 0 auto !important; }
 .gradio-container :is(.main, .wrap, .contain, .tabitem, .column, .block, .prose) { max-width: 100%; min-width: 0; }
 :root { --dd-colour-0: #1A80D8; --dd-colour-1: #D55E00; --dd-colour-2: #0B4D38; --dd-colour-3: #7B1A78; }
 .dark { --dd-colour-0: #4A90E2; --dd-colour-1: #E8742A; --dd-colour-2: #B5F0D3; --dd-colour-3: #AE4F86; }
 .gradio-container .main { padding-inline: clamp(12px, 2.5vw, 32px) !important; }
 h1 { margin-bottom: 0 !important; }
-.katex-display, .dd-table table { display: block; overflow-x: auto; overflow-y: hidden;
+.katex-display, :is(.dd-table, .dd-card) table { display: block; overflow-x: auto; overflow-y: hidden;
   max-width: min(100%, calc(100vw - 64px)); }
-.dd-table :is(table, tr, th, td) { border-color: var(--border-color-primary) !important; }
+:is(.dd-table, .dd-card) :is(table, tr, th, td) { border-color: var(--border-color-primary) !important; }
+:is(.dd-table, .dd-card) table { border: 0 !important; }
 .dd-table td { white-space: nowrap; }
-.dd-table table { border: 0 !important; font-variant-numeric: tabular-nums; }
+.dd-table table { font-variant-numeric: tabular-nums; }
 #inpaint-canvas { max-width: 300px; }
 [id$="-place"] { margin: -8px 0; overflow: hidden; }
 [id$="-place"] :is(.error, .clear-status) { display: none !important; }
@@ -39,17 +41,16 @@ h1 { margin-bottom: 0 !important; }
   color: var(--body-text-color-subdued); }
 .dd-table th { word-break: normal; overflow-wrap: normal; }
 .dd-table td:first-child { white-space: normal; min-width: 9em; }
-.dd-card table { display: block; overflow-x: auto; max-width: min(100%, calc(100vw - 64px)); }
 .dd-card :is(th, td) { min-width: 7em; }
-.dd-card :is(table, tr, th, td) { border-color: var(--border-color-primary) !important; }
-.dd-card table { border: 0 !important; }
 footer .divider { display: none !important; }
 .dark input[type="range"] { --neutral-200: #475569; color-scheme: dark; }
 @media (max-width: 700px) {
   .dd-stage { order: -1; }
   .tab-container button { padding: 0 5px !important; font-size: 14px !important; }
 }
-""" + player.CSS
+"""
+    + player.CSS
+)
 
 
 def warm_up(models: Models) -> None:

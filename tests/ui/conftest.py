@@ -2,12 +2,6 @@
 
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
+import bench.app
+
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
     "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
@@ -36,26 +31,8 @@ class App:
 @contextmanager
 def running(*options: str) -> Iterator[App]:
     """The app as a user starts it, in its own process on a free port; on the shipped checkpoints by default."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "app.py", "--port", str(port), "--host", "127.0.0.1", *options]
-    with subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, "HF_HUB_OFFLINE": "1"}) as process:
-        url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 300
-        while True:
-            try:
-                urllib.request.urlopen(url, timeout=20).close()
-                break
-            except (urllib.error.URLError, OSError):
-                assert process.poll() is None, "the app has exited"
-                assert time.monotonic() < deadline, "the app did not answer within 300 s"
-                time.sleep(0.3)
-        try:
-            yield App(url, process.pid)
-            assert process.poll() is None, "the app died during the tests"
-        finally:
-            process.terminate()
+    with bench.app.app(*options) as (url, pid, _):
+        yield App(url, pid)
 
 
 @pytest.fixture(scope="session")
