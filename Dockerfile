@@ -17,7 +17,7 @@ COPY . ./
 
 USER 1000
 ENV DD_HOST=0.0.0.0 DD_PORT=7860 HF_HOME=/cache/huggingface GRADIO_TEMP_DIR=/cache/gradio TMPDIR=/cache \
-    MPLCONFIGDIR=/cache/matplotlib
+    MPLCONFIGDIR=/cache/matplotlib TORCH_HOME=/cache/torch
 VOLUME /cache
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=10s --start-period=120s \

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 from safetensors.torch import save_file
@@ -51,19 +49,18 @@ def build(config: dict[str, Any]) -> nn.Module:
 
 
 def resolve(source: str | Path) -> Path:
-    """The local folder of a checkpoint: `source` itself, or the hub repository of that id, cached once downloaded."""
+    """The local folder of a checkpoint: `source` itself, or the hub repository of that id, cached and verified."""
     folder = Path(source)
     if folder.is_dir():
         return folder
     if str(source).count("/") != 1 or folder.parent.is_dir():
         raise CheckpointError(f"there is no checkpoint folder {source}; give a folder with {', '.join(FILES[:2])}")
+    from dd import hub  # which knows checkpoints itself
+
     try:
-        return Path(snapshot_download(str(source), allow_patterns=list(FILES)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"{source} is neither a folder here nor a hub repository that can be reached "
-            f"({type(error).__name__}); check the name and the network, or give a local folder"
-        ) from error
+        return hub.snapshot(str(source))
+    except hub.HubError as error:
+        raise CheckpointError(f"{source} is no folder here, and of the hub: {error}") from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:

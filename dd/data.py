@@ -34,8 +34,8 @@ class Grey:
     labels: Tensor
 
 
-def load(name: str, split: str, root: str | Path = "data", download: bool = True) -> Grey:
-    """name: "mnist" or "fashion-mnist"; split: train, held-out or test."""
+def load(name: str, split: str, root: str | Path = "data") -> Grey:
+    """name: "mnist" or "fashion-mnist"; split: train, held-out or test. Downloaded where no copy is there."""
     from torchvision import datasets  # takes a second to import, which the app need not wait for
 
     sources = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}
@@ -46,8 +46,6 @@ def load(name: str, split: str, root: str | Path = "data", download: bool = True
     try:
         source = sources[name](str(root), train=split != "test", download=False)
     except RuntimeError:
-        if not download:
-            raise
         source = sources[name](str(root), train=split != "test", download=True)
     images, labels = source.data, source.targets
     if split != "test":
@@ -72,11 +70,6 @@ def to_cells(images: Tensor, K: int, how: str, generator: torch.Generator) -> Te
 def grid_of(data: dict) -> tuple[int, int]:
     """Rows and columns of cells of an image, of a configuration's `data`; where it says nothing, 28 x 28."""
     return tuple(data.get("grid", (28, 28)))
-
-
-def to_grey(cells: Tensor, K: int) -> Tensor:
-    """Categories (..., H, W) to grey in [0, 1]."""
-    return cells.float() / (K - 1)
 
 
 def epoch_order(n: int, seed: int, epoch: int) -> Tensor:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from dd.looks import MASK
+from dd.render import tile
 from dd.runs import RecipeError, Run
 
 _MASK_COLOUR = (217, 140, 0)
@@ -42,18 +44,11 @@ def _captioned(row: Image.Image, names: list[str]) -> Image.Image:
     return out
 
 
-def _tile(codes: np.ndarray, gap: int = 2) -> np.ndarray:
+def _tile(codes: np.ndarray) -> np.ndarray:
     """Grey codes (B, H, W) as one RGB picture (h, w, 3); MASK in its own colour."""
-    B, H, W = codes.shape
-    columns = int(np.ceil(np.sqrt(B)))
-    rows = -(-B // columns)
-    out = np.zeros((rows * (H + gap) - gap, columns * (W + gap) - gap, 3), np.uint8)
     grey = np.round(np.minimum(codes, 254).astype(np.float32) * (255 / 254)).astype(np.uint8)[..., None].repeat(3, -1)
     grey[codes == MASK] = _MASK_COLOUR
-    for i, image in enumerate(grey):
-        r, c = divmod(i, columns)
-        out[r * (H + gap) : r * (H + gap) + H, c * (W + gap) : c * (W + gap) + W] = image
-    return out
+    return tile(torch.from_numpy(grey), columns=int(np.ceil(np.sqrt(len(codes)))), background=0).numpy()
 
 
 def animation(run: Run, path: Path, milliseconds: int = 60) -> None:
@@ -71,7 +66,7 @@ def write(run: Run, path: Path) -> None:
     if path.suffix in (".gif", ".webp"):
         animation(run, path)
     elif path.suffix == ".json":
-        path.write_text(run.recipe.to_json())
+        path.write_text(run.recipe.to_json(run.measured()))
     elif path.suffix == ".png":
         picture(run).save(path)
     else:

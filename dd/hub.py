@@ -61,19 +61,18 @@ def pull(source: str, into: str | Path) -> list[Path]:
     downloaded before serves. Every file is compared with the hash the hub gave for it.
     """
     repository, _, revision = source.partition("@")
-    snapshot = _verified_snapshot(repository, revision or None)
-    found = (
-        [snapshot] if (snapshot / "config.json").is_file() else sorted(p.parent for p in snapshot.glob("*/config.json"))
-    )
+    cached = snapshot(repository, revision or None)
+    found = [cached] if (cached / "config.json").is_file() else sorted(p.parent for p in cached.glob("*/config.json"))
     if not found:
         raise HubError(f"{source} holds no checkpoint: neither config.json nor NAME/config.json is there")
-    names = [repository.split("/")[-1] if one == snapshot else one.name for one in found]
+    names = [repository.split("/")[-1] if one == cached else one.name for one in found]
     return [_copy(one, Path(into) / name) for one, name in zip(found, names, strict=True)]
 
 
-def _verified_snapshot(repository: str, revision: str | None) -> Path:
+def snapshot(repository: str, revision: str | None = None) -> Path:
+    """The repository in the hub's cache, every file compared with the hash the hub gave for it."""
     for force in (False, True):  # a damaged cache is downloaded afresh, once
-        snapshot = Path(
+        cached = Path(
             _attempt(
                 repository,
                 lambda force=force: snapshot_download(
@@ -81,9 +80,9 @@ def _verified_snapshot(repository: str, revision: str | None) -> Path:
                 ),
             )
         )
-        damaged = [path for path in sorted(snapshot.rglob("*")) if path.is_file() and not _intact(path)]
+        damaged = [path for path in sorted(cached.rglob("*")) if path.is_file() and not _intact(path)]
         if not damaged:
-            return snapshot
+            return cached
     raise HubError(f"{damaged[0].name} of {repository} differs from the hash the hub gives for it; try again later")
 
 

@@ -146,11 +146,11 @@ def crop(image: Image.Image, width: int, height: int) -> Image.Image:
     return ImageOps.fit(image, (width, height), RESAMPLE)
 
 
-def fit(image: Image.Image, width: int, height: int, background: tuple[int, int, int] = (128, 128, 128)) -> Image.Image:
-    """The whole picture, as large as goes into width x height, on a plain background."""
+def fit(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The whole picture, as large as goes into width x height, on plain grey."""
     scale = min(width / image.width, height / image.height)
     inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    canvas = Image.new("RGB", (width, height), background)
+    canvas = Image.new("RGB", (width, height), (128, 128, 128))
     canvas.paste(image.convert("RGB").resize(inner, RESAMPLE), ((width - inner[0]) // 2, (height - inner[1]) // 2))
     return canvas
 

@@ -6,12 +6,12 @@ from PIL import Image
 from torch import Tensor
 
 
-def tile(grey: Tensor, columns: int, gap: int = 2, background: float = 0.5) -> Tensor:
-    """Images (B, H, W) in [0, 1] side by side: one (h, w) picture."""
-    B, H, W = grey.shape
+def tile(images: Tensor, columns: int, gap: int = 2, background: float = 0.5) -> Tensor:
+    """Images (B, H, W) or (B, H, W, colours) side by side: one (h, w) or (h, w, colours) picture."""
+    B, H, W, *colours = images.shape
     rows = -(-B // columns)
-    out = torch.full((rows * (H + gap) - gap, columns * (W + gap) - gap), background)
-    for i, image in enumerate(grey):
+    out = images.new_full((rows * (H + gap) - gap, columns * (W + gap) - gap, *colours), background)
+    for i, image in enumerate(images):
         r, c = divmod(i, columns)
         out[r * (H + gap) : r * (H + gap) + H, c * (W + gap) : c * (W + gap) + W] = image
     return out

@@ -1,13 +1,15 @@
 """Measured figures of the shipped checkpoints, looked up and never invented: docs/results.jsonl, one record a line.
 
 The file is written by `python -m train.results`. A cell is one setting of checkpoint (by the hash of its weights),
-process, sampler, steps and guidance; a bound belongs to checkpoint and process alone.
+process, sampler, steps and guidance; a bound belongs to checkpoint and process, that of a probability flow to the
+samplers that follow the flow.
 """
 
 import json
 from pathlib import Path
 from typing import Any
 
+FLOWS = ("ode", "heun")  # samplers of the Dirichlet process that follow its probability flow, a law of its own
 RESULTS = Path(__file__).parent.parent / "docs" / "results.jsonl"
 
 
@@ -37,9 +39,13 @@ def find_samples(
     return _best(records, wanted)
 
 
-def find_bound(records: list[dict[str, Any]], sha256: str, process: str) -> dict[str, Any] | None:
-    """The likelihood bound of that checkpoint and process; None: not measured."""
-    return _best(records, {"kind": "bound", "sha256": sha256, "process": process})
+def find_bound(records: list[dict[str, Any]], sha256: str, process: str, sampler: str = "") -> dict[str, Any] | None:
+    """The continuous-time bound of that checkpoint and process, or of its flow for a sampler that follows it.
+
+    None: not measured.
+    """
+    kind = "flow-bound" if process == "dirichlet" and sampler in FLOWS else "bound"
+    return _best(records, {"kind": kind, "sha256": sha256, "process": process})
 
 
 def _best(records: list[dict[str, Any]], wanted: dict[str, Any]) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ from dd.device import for_inference
 from dd.looks import Decoded, GreyLevels, decoded, masked
 from dd.processes import EVERY, NO_ORDER, REGISTRY, process, suits
 from dd.processes.clock import entropy
-from dd.samplers import TWO_CALLS, Denoiser, Frame, default_grid, race, reverse, time_grid
+from dd.samplers import Denoiser, Frame, default_grid, race, reverse, steps_for, time_grid
 
 MAX_STEPS, MAX_IMAGES, MAX_LANES = 500, 64, 4
 MAX_WORK = 40_000  # steps x images x lanes of one run
@@ -80,13 +80,18 @@ class Recipe:
     sha256: str = ""
     given: Given | None = None
 
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+    def to_json(self, measured: list[dict[str, Any]] | None = None) -> str:
+        """measured: of the run that it made (Run.measured), for who reads the file; a recipe depends on none of it."""
+        text = json.dumps(dataclasses.asdict(self), indent=2)
+        if measured is not None:
+            text = text[: -len("\n}")] + f',\n  "measured": {json.dumps(measured)}\n}}'
+        return text + "\n"
 
     @staticmethod
     def from_json(text: str) -> "Recipe":
         try:
             raw = json.loads(text)
+            raw.pop("measured", None)
             lanes = tuple(Lane(**lane) for lane in raw.pop("lanes"))
             given = raw.pop("given", None)
             return Recipe(lanes=lanes, given=None if given is None else Given(**given), **raw)
@@ -325,13 +330,26 @@ class Run:
 
     def _steps(self) -> list[int]:
         """Reverse steps of every lane: half as many for methods of two calls where calls are to be equal."""
-        halved = [self.recipe.equal_calls and lane.method in TWO_CALLS for lane in self.recipe.lanes]
-        return [max(1, self.recipe.steps // 2) if half else self.recipe.steps for half in halved]
+        steps, lanes = self.recipe.steps, self.recipe.lanes
+        return [steps_for(steps, lane.method) if self.recipe.equal_calls else steps for lane in lanes]
 
     @property
     def total(self) -> int:
         """Number of views of a finished run: the start and one after every step of the longest lane."""
         return max(self._steps()) + 1
+
+    def measured(self) -> list[dict[str, Any]]:
+        """Of every lane, step by step: t, network calls so far, entropy in bits a cell, milliseconds."""
+        out = []
+        for lane, views in zip(self.recipe.lanes, zip(*self.views, strict=True), strict=True):
+            steps = {
+                "t": [round(view.t, 6) for view in views],
+                "calls": [view.calls for view in views],
+                "entropy": [None if view.entropy is None else round(view.entropy, 6) for view in views],
+                "milliseconds": [round(view.milliseconds, 1) for view in views],
+            }
+            out.append({"process": lane.process, "method": lane.method} | steps)
+        return out
 
     def advance(self) -> list[View] | None:
         """One reverse step of every lane, or None at the end. Safe to call from several threads, one at a time."""

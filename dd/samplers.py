@@ -16,7 +16,7 @@ from dd.device import autocast, spread
 from dd.processes import Process
 
 GRIDS = ("cosine", "information", "native")
-TWO_CALLS = ("heun", "langevin")  # methods that ask for the network twice a step
+TWO_CALLS = ("heun", "langevin")  # second-order and corrected methods ask for the network twice a step
 CERTAIN = 1e3  # log-evidence of a known cell: finite, so that it can be added to anything
 
 
@@ -70,8 +70,18 @@ def time_grid(process: Process, steps: int, kind: str = "cosine") -> list[float]
 
 
 def default_grid(method: str) -> str:
-    """Steps go where information is; the second-order ODE wants its own clock (docs/results.md)."""
+    """Steps go where information is; the second-order ODE wants its own clock."""
     return "native" if method == "heun" else "cosine"
+
+
+def calls_per_step(method: str, guidance: float = 1.0) -> int:
+    """Network calls of one reverse step; guidance doubles every call."""
+    return (2 if method in TWO_CALLS else 1) * (2 if guidance != 1.0 else 1)
+
+
+def steps_for(calls: int, method: str, guidance: float = 1.0) -> int:
+    """As many steps as that many network calls pay for, at least one."""
+    return max(1, calls // calls_per_step(method, guidance))
 
 
 def reverse(
@@ -203,12 +213,11 @@ def generate(
     steps: int,
     generator: torch.Generator,
     method: str | None = None,
-    grid: str | None = None,
     **options: float,
 ) -> Tensor:
     """Clean categories (B, H, W), by `steps` reverse steps of `method` (the process' first by default)."""
     method = method or process.methods[0]
-    times = time_grid(process, steps, grid or default_grid(method))
+    times = time_grid(process, steps, default_grid(method))
     x = process.prior(shape, generator)
     run = reverse(process, x, times, method, generator, **options)
     *_, last = frames(run, denoise)

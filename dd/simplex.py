@@ -21,8 +21,9 @@ from torch import Tensor
 
 from dd.bakosi import BakosiRistorcelli
 from dd.moments import corner_entropy, corner_moments, stationary
+from dd.processes.base import draw
 from dd.processes.clock import Clock, entropy
-from dd.processes.d3pm import D3PM, draw
+from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import frozen_step, replicator
 from dd.processes.gaussian import Gaussian
 from dd.stick_breaking import StickBreaking

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dd import checkpoints
+from dd import checkpoints, hub
 from dd.checkpoints import CheckpointError
 from tests.tiny import TINY, write_checkpoint
 
@@ -86,17 +86,14 @@ def test_unknown_architecture_and_missing_folder(tmp_path):
 
 
 def test_unreachable_hub_is_a_sentence(monkeypatch):
-    def offline(*_, **__):
-        raise OSError("offline")
-
-    monkeypatch.setattr(checkpoints, "snapshot_download", offline)
-    with pytest.raises(CheckpointError, match="hub repository that can be reached"):
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match="no folder here, and of the hub: HF_HUB_OFFLINE is set"):
         checkpoints.load("someone/something")
 
 
 def test_hub_repository_is_loaded_from_its_snapshot(tmp_path, monkeypatch):
     folder = write_checkpoint(tmp_path / "snapshot")
     asked = []
-    monkeypatch.setattr(checkpoints, "snapshot_download", lambda repo, **_: asked.append(repo) or str(folder))
+    monkeypatch.setattr(hub, "snapshot_download", lambda repo, **_: asked.append(repo) or str(folder))
     assert checkpoints.load("someone/digits").config["name"] == "tiny"
     assert asked == ["someone/digits"]

@@ -79,8 +79,17 @@ def test_two_cells_of_64_categories(method: str, alpha: str) -> None:
     assert coarse_variation(toy, x) < 0.05
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "method"), [s for s in SAMPLERS if s[0] != "dirichlet"])
+def test_two_cells_of_64_categories_other_samplers(name: str, method: str) -> None:
+    toy = two_cells()
+    x = sample(process(name, 64, 2), toy, method, 128, 8_000, seed=7, batch=8_000)
+    assert coarse_variation(toy, x) < 0.05
+
+
 @pytest.mark.parametrize("name", [n for n in REGISTRY if n != "dirichlet"])
 def test_two_cells_of_64_categories_other_processes(name: str) -> None:
+    """The quick version."""
     toy, process_ = two_cells(), process(name, 64, 2)
     x = sample(process_, toy, process_.methods[0], 64, 3_000, seed=7)
     assert coarse_variation(toy, x) < 0.085

@@ -58,10 +58,6 @@ class Toy:
     def total_variation(self, x: Tensor) -> float:
         return float((self.frequencies(x) - self.joint).abs().sum() / 2)
 
-    def sampling_floor(self, n: int) -> float:
-        """Expected total variation of n independent draws from the truth: sum_s sqrt(2 p (1 - p) / (pi n)) / 2."""
-        return float((self.joint * (1 - self.joint) * 2 / (torch.pi * n)).sqrt().sum() / 2)
-
 
 def three_cells(K: int = 3) -> Toy:
     """Three strongly correlated cells with unequal marginals: neighbours tend to agree."""

@@ -17,6 +17,8 @@ def vqvae_card(config: dict, command: str) -> str:
     losses += [f"hinge GAN from {w['gan_start']:.0%} of the run"] if w["gan"] else []
     losses += ["a price on codes that a causal context does not foresee"] if w["price"] else []
     only = "; the decoder alone, its codes are those of the CHECKPOINT" if config.get("learn") == "decoder" else ""
+    celeba = config["data"]["source"] == "celeba"
+    apart = "of CelebA's own validation part" if celeba else "by a hash of the file name"
     return f"""---
 license: other
 tags: [vq-vae, image-reconstruction]
@@ -26,7 +28,7 @@ tags: [vq-vae, image-reconstruction]
 A VQ-VAE of the Dirichlet Diffusion project: {"grey" if network["colours"] == 1 else "colour"} pictures as grids of
 {network["K"]} codes, one for every {factor} x {factor} pixels, and back. Losses: {", ".join(losses)}.
 
-- Data: {config["card"]["data"]}; {trained["pictures"]} to learn from, others held out by a hash of the file name.
+- Data: {config["card"]["data"]}; {trained["pictures"]} to learn from, others held out {apart}.
 - Terms of the data: {config["card"]["terms"]}. The weights were learnt from it and are for use under the same terms.
 - Command: `{command}`
 - Trained for {trained["steps"]} steps, {trained["minutes"]} minutes, seed {trained["seed"]}{only}.

@@ -24,8 +24,8 @@ from dd.data import HELD_OUT, Grey, load, to_cells
 from dd.device import autocast, best_device
 from dd.metrics import judge
 from dd.networks.classifier import Classifier
-from train.denoiser import batch_at, step_generator
-from train.state import Budget, JsonLines, StopFlag, cosine_rate, every, load_state, save_state
+from train.denoiser import batch_at
+from train.state import Budget, JsonLines, StopFlag, cosine_rate, every, load_state, save_state, step_generator
 
 LICENCES = {
     "mnist": ("MNIST (LeCun, Cortes, Burges)", "CC BY-SA 3.0"),

@@ -21,7 +21,7 @@ from torch import Tensor
 from dd import checkpoints
 from dd.data import Grey
 from dd.networks.vqvae import CausalContext, VqVae
-from train.pictures import Pictures, find, is_held_out, labels
+from train.pictures import Pictures, labels, split_below
 
 SMOOTHING = 16.0  # observations that the shorter context counts for
 BATCH = 64
@@ -75,11 +75,13 @@ def encode(network: VqVae, pictures: Pictures, size: int, mirror: bool = False) 
 def encode_folder(checkpoint: str | Path, data: str | Path, size: int, mirror: bool = False) -> Codes:
     """Every picture below `data`; with `mirror` every mirror image too, after all the others."""
     loaded = checkpoints.load(checkpoint)
-    files = find(data)
+    parts = split_below(data, loaded.config["data"])
+    files = sorted(parts.train + parts.held_out)
     pictures = Pictures(files, loaded.network.colours)
     grids = [encode(loaded.network, pictures, size)] + [encode(loaded.network, pictures, size, True)] * mirror
     classes, names = labels(files)
-    held_out = torch.tensor([is_held_out(path, loaded.config["data"]["held_out"]) for path in files])
+    apart = set(parts.held_out)
+    held_out = torch.tensor([path in apart for path in files])
     n = len(grids)
     all_labels = torch.from_numpy(classes).repeat(n)
     return Codes(torch.cat(grids), all_labels, held_out.repeat(n), loaded.network.K, names, loaded.sha256)

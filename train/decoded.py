@@ -18,17 +18,16 @@ from dd.looks import decoded
 from dd.metrics import frechet_distance, precision_recall
 from dd.networks.vqvae import VqVae
 from train.codes import encode
-from train.pictures import find, is_held_out, labels, readable
+from train.pictures import find, labels, readable, split_below
 
 BATCH = 64  # pictures decoded, or shown to SqueezeNet, at a time
 
 
-def find_vqvae(source: str | Path, config: dict, folder: str | Path | None) -> tuple[Path, Checkpoint]:
+def find_vqvae(source: str | Path, config: dict, folder: str | Path | None) -> Path:
     """The VQ-VAE whose codes the denoiser in `source` has learnt: in that folder, or beside the denoiser's own."""
     folder = Path(folder or checkpoints.resolve(source).parent / config["data"]["vqvae"])
-    vqvae = checkpoints.load(folder)
-    decoded(config["name"], config["data"], vqvae)  # complains of another one
-    return folder, vqvae
+    decoded(config["name"], config["data"], checkpoints.load(folder))  # complains of another one
+    return folder
 
 
 def encode_split(vqvae: Checkpoint, size: int, split: str, root: str | Path) -> Grey:
@@ -36,10 +35,8 @@ def encode_split(vqvae: Checkpoint, size: int, split: str, root: str | Path) -> 
 
     Every picture below `root` counts as one of the test split.
     """
-    files = find(root)
-    if split != "test":
-        share = vqvae.config["data"]["held_out"]
-        files = [path for path in files if is_held_out(path, share) == (split == "held-out")]
+    parts = None if split == "test" else split_below(root, vqvae.config["data"])
+    files = find(root) if parts is None else parts.held_out if split == "held-out" else parts.train
     pictures = readable(files, vqvae.network.colours)
     return Grey(encode(vqvae.network, pictures, size), torch.from_numpy(labels(pictures.files)[0]))
 

@@ -29,11 +29,18 @@ from dd.render import tile, to_image
 from dd.samplers import Denoiser, generate
 from train.codes import load_codes, load_grids
 from train.optimiser import MuonAdamW
-from train.state import Budget, Ema, JsonLines, StopFlag, cosine_rate, every, load_state, save_state, worker_count
-
-
-def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 4096 + rank) * 100_000_000 + step)
+from train.state import (
+    Budget,
+    Ema,
+    JsonLines,
+    StopFlag,
+    cosine_rate,
+    every,
+    load_state,
+    save_state,
+    step_generator,
+    worker_count,
+)
 
 
 def batch_at(data: Grey, config: dict, step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:

@@ -43,7 +43,15 @@ from dd import checkpoints
 from dd.checkpoints import Checkpoint, CheckpointError
 from dd.data import Grey, grid_of, load, to_cells
 from dd.device import best_device, for_inference
-from dd.likelihood import Bound, differentiable_denoiser, estimate_bound, exact_vlb, network_denoiser, ode_bound
+from dd.likelihood import (
+    Bound,
+    cross_entropy,
+    differentiable_denoiser,
+    estimate_bound,
+    exact_vlb,
+    network_denoiser,
+    ode_bound,
+)
 from dd.metrics import frechet_distance, judge, precision_recall
 from dd.networks.classifier import Classifier
 from dd.networks.unet import UNet
@@ -51,12 +59,12 @@ from dd.perceptual import PerceptualError
 from dd.processes import NO_ORDER, REGISTRY, Process, process, suits
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
-from dd.samplers import TWO_CALLS, Denoiser, default_grid, generate
+from dd.results import FLOWS
+from dd.samplers import Denoiser, calls_per_step, default_grid, generate
 from train import decoded, evaluate_vqvae
 
 METRICS = ("nll", "fid", "time")
 CLASSIFIERS = {"mnist": "digits-classifier", "fashion-mnist": "fashion-classifier"}
-ODE_SAMPLERS = ("ode", "heun")
 ODE_IMAGES = 500  # images of the ODE's bound, which costs a derivative a step
 ODE_STEPS = 100  # of its integration; with few steps the integral is wrong by hundreds of nats, and no bound at all
 DATA_SEED = 0  # of the order of a split and of its dynamic binarisation
@@ -84,6 +92,11 @@ def load_denoiser(source: str | Path, device: torch.device) -> Checkpoint:
             f"{source} holds a {checkpoint.config['architecture']}, not a denoiser; give the folder of one"
         )
     return checkpoint
+
+
+def with_vqvae(source: str | Path, config: dict, folder: str | Path | None = None) -> dict:
+    """The configuration of a denoiser of codes, and where their VQ-VAE is: that folder, or beside the denoiser."""
+    return config | {"data": config["data"] | {"vqvae_folder": decoded.find_vqvae(source, config, folder)}}
 
 
 def load_cells(config: dict, split: str, root: str | Path, images: int, draws: int = 1) -> Tensor:
@@ -119,11 +132,6 @@ def find_process(name: str, config: dict) -> Process:
     if not suits(name, config["data"]):
         raise EvaluationError(NO_ORDER.format(name))
     return process(name, config["data"]["K"], H * W)
-
-
-def network_calls(checkpoint: Checkpoint, sampler: str, steps: int, guidance: float) -> int:
-    """Second-order and corrected samplers call the network twice a step; guidance does so for every call."""
-    return steps * (2 if sampler in TWO_CALLS else 1) * (2 if guidance != 1.0 else 1)
 
 
 # -- samples -----------------------------------------------------------------------------------------------------------
@@ -296,13 +304,20 @@ def cross_entropy_left(
     for part in x0.split(BATCH):
         l = process_.evidence(process_.perturb(part, t, generator), t)
         logits = (denoise(l, None) + l).double()
-        out.append(nn.functional.cross_entropy(logits, part, reduction="none").flatten(1).sum(1))
+        out.append(cross_entropy(logits, part))
     return torch.cat(out)
 
 
+def continuous_bound(
+    process_: Process, network: nn.Module, x0: Tensor, generator: torch.Generator, repeats: int = 1
+) -> Bound:
+    """The continuous-time bound, without class label."""
+    return estimate_bound(process_, network_denoiser(network), x0, None, repeats, generator, BATCH)
+
+
 def chain_bound(chain: D3PM, network: nn.Module, x0: Tensor, steps: int, generator: torch.Generator) -> Bound:
-    """L_vb of sampling the chain in that many steps on the sampler's grid, without class label."""
-    grid = default_grid(chain.methods[0])
+    """L_vb of sampling the chain in that many steps, without class label: on the sampler's grid, or all T of them."""
+    grid = "native" if steps == chain.T else default_grid(chain.methods[0])
     return exact_vlb(chain, network_denoiser(network), x0, None, steps, generator, grid, BATCH)
 
 
@@ -334,32 +349,26 @@ def evaluate(args: argparse.Namespace) -> dict:
         raise EvaluationError(f"{checkpoint.name} knows no classes, so it cannot be guided; leave out --guidance")
     record = dict.fromkeys(KEYS) | {
         "checkpoint": checkpoint.name, "sha256": checkpoint.sha256, "process": args.process, "sampler": sampler,
-        "steps": args.steps, "calls": network_calls(checkpoint, sampler, args.steps, args.guidance),
+        "steps": args.steps, "calls": args.steps * calls_per_step(sampler, args.guidance),
         "guidance": args.guidance, "images": args.images, "seed": args.seed, "split": args.split, "device": str(device),
         "cells": config["data"]["cells"], "data_seed": DATA_SEED,
     }  # fmt: skip
-    vqvae = None
-    if config["data"]["source"] == "codes":
-        folder, vqvae = decoded.find_vqvae(args.checkpoint, config, args.vqvae)
-        config = config | {"data": config["data"] | {"vqvae_folder": folder}}
+    codes = config["data"]["source"] == "codes"
+    if codes:
+        config = with_vqvae(args.checkpoint, config, args.vqvae)
         record["split"] = args.split if "nll" in args.metrics else None
     if "fid" in args.metrics:  # first, since a missing classifier or data set shall not cost the sampling
-        record["fid_split"] = "all" if vqvae else args.split
-        judged = (
-            judge_by_pictures(vqvae, args, grid_of(config["data"]))
-            if vqvae
-            else judge_by_classifier(config, args, device)
-        )
+        record["fid_split"] = "all" if codes else args.split
+        judged = judge_of(config, args, device)
     if "nll" in args.metrics:
         x0 = load_cells(config, args.split, args.data_root, args.images)
         generator = torch.Generator().manual_seed(args.seed)
-        denoise = network_denoiser(checkpoint.network)
-        bound = estimate_bound(process_, denoise, x0, None, args.repeats, generator, BATCH)
+        bound = continuous_bound(process_, checkpoint.network, x0, generator, args.repeats)
         record |= likelihood(bound, x0[0].numel())
         if isinstance(process_, D3PM):
             bound_ = chain_bound(process_, checkpoint.network, x0, args.steps, generator)
             record |= {"vlb_nats": bound_.mean, "vlb_stderr": bound_.stderr}
-        if isinstance(process_, Dirichlet) and sampler in ODE_SAMPLERS:
+        if isinstance(process_, Dirichlet) and sampler in FLOWS:
             bound_ = flow_bound(process_, checkpoint.network, x0[:ODE_IMAGES], generator)
             record |= {"ode_nats": bound_.mean, "ode_stderr": bound_.stderr, "ode_images": len(bound_.total)}
         if args.by_decade:
@@ -376,18 +385,18 @@ def evaluate(args: argparse.Namespace) -> dict:
 Judge = Callable[[Samples], dict[str, float | None]]
 
 
-def judge_by_classifier(config: dict, args: argparse.Namespace, device: torch.device) -> Judge:
-    classifier = find_classifier(config, args.classifier, device)
-    reference_ = reference(config, classifier, args.split, args.images, args.data_root)
-    return lambda samples: compare(samples, reference_)
-
-
-def judge_by_pictures(vqvae: Checkpoint, args: argparse.Namespace, grid_: tuple[int, int]) -> Judge:
+def judge_of(config: dict, args: argparse.Namespace, device: torch.device) -> Judge:
+    """Of samples of pixels a classifier, of samples of codes what they decode to (config: see with_vqvae)."""
+    if config["data"]["source"] != "codes":
+        classifier = find_classifier(config, args.classifier, device)
+        reference_ = reference(config, classifier, args.split, args.images, args.data_root)
+        return lambda samples: compare(samples, reference_)
+    vqvae = checkpoints.load(config["data"]["vqvae_folder"]).network
     try:
-        gallery = decoded.gallery(vqvae.network, args.data_root, grid_[0] * vqvae.network.factor, args.images)
+        gallery = decoded.gallery(vqvae, args.data_root, grid_of(config["data"])[0] * vqvae.factor, args.images)
     except PerceptualError as error:
         raise EvaluationError(str(error)) from error
-    return lambda samples: decoded.compare(vqvae.network, samples.cells, gallery)
+    return lambda samples: decoded.compare(vqvae, samples.cells, gallery)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -424,10 +433,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
-    if argv and Path(argv[0]).is_dir() and evaluate_vqvae.handles(argv[0]):
-        return evaluate_vqvae.main(argv)
-    args = parse(argv)
     try:
+        if argv and not argv[0].startswith("-") and evaluate_vqvae.handles(argv[0]):
+            return evaluate_vqvae.main(argv)
+        args = parse(argv)
         record = evaluate(args)
     except ValueError as error:  # EvaluationError, CheckpointError, unknown processes: sentences, not tracebacks
         sys.exit(f"error: {error}")

@@ -19,7 +19,7 @@ from dd.checkpoints import CheckpointError
 from dd.metrics import frechet_distance
 from dd.networks.vqvae import VqVae
 from train.cards import fill_metrics
-from train.pictures import Pictures, find, readable, split
+from train.pictures import Pictures, find, readable, split_below
 
 BATCH_PIXELS = 2**19  # rebuilt at a time
 
@@ -44,9 +44,10 @@ def evaluate(
     if not handles(checkpoint):
         raise CheckpointError(f"{checkpoint} is not a VQ-VAE; see python -m train.evaluate for denoisers")
     loaded = checkpoints.load(checkpoint, device)
-    files = find(data)
-    if part != "all":
-        files = getattr(split(files, loaded.config["data"]["held_out"]), part.replace("-", "_"))
+    if part == "all":
+        files = find(data)
+    else:
+        files = getattr(split_below(data, loaded.config["data"]), part.replace("-", "_"))
         if not files:
             raise SystemExit(f"no picture of {data} is in the part {part!r}")
     pictures = readable(files[:limit], loaded.network.colours)

@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> dict:
     config = checkpoint.config
     if config["data"]["source"] != "codes":
         raise checkpoints.CheckpointError(f"{checkpoint.name} generates pixels; give a denoiser of codes")
-    folder, vqvae = find_vqvae(args.checkpoint, config, args.vqvae)
+    folder = find_vqvae(args.checkpoint, config, args.vqvae)
+    vqvae = checkpoints.load(folder)
     known = encode_folder(folder, args.data, grid_of(config["data"])[0] * vqvae.network.factor, mirror=True)
     training, apart = known.codes[~known.held_out], known.codes[known.held_out]
     process_ = find_process("dirichlet", config)

@@ -61,9 +61,12 @@ def celeba(root: str | Path) -> Split:
 
 def load_split(data: dict, root: str | Path) -> Split:
     """The pictures of a configuration's `data`: {source: celeba} or {source: folder, folder, held_out}."""
-    if data["source"] == "celeba":
-        return celeba(root)
-    return split(find(Path(root) / data["folder"]), data["held_out"])
+    return split_below(root if data["source"] == "celeba" else Path(root) / data["folder"], data)
+
+
+def split_below(folder: str | Path, data: dict) -> Split:
+    """All pictures below a folder, split as for the training of a VQ-VAE with this `data`."""
+    return celeba(folder) if data["source"] == "celeba" else split(find(folder), data["held_out"])
 
 
 class Pictures:

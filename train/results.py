@@ -1,6 +1,9 @@
 """The results table: process x sampler x network calls, for one or more checkpoints.
 
-    python -m train.results --checkpoints checkpoints/digits checkpoints/fashion --data-root DATA [--minutes 30]
+    python -m train.results [--checkpoints checkpoints/digits checkpoints/fashion] --data-root DATA [--minutes 30]
+    python -m train.results --images 10000 --calls 100 --samplers dirichlet ancestral ddpm --data-root DATA
+    python -m train.results --checkpoints checkpoints/faces --split held-out --data-root DATA/faces64 \
+        --images 1000 --bound-images 500
 
 Every measured cell is appended to docs/results.jsonl at once, and cells measured before (same weights, setting, seed,
 split and count) are skipped: run it again to go on. docs/results.md gets the tables, between two marks that leave the
@@ -14,6 +17,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from math import log
 from pathlib import Path
@@ -25,18 +29,18 @@ import torch
 from dd import results
 from dd.checkpoints import Checkpoint, write_text
 from dd.device import best_device
-from dd.likelihood import estimate_bound, network_denoiser
 from dd.metrics import NEIGHBOURS
-from dd.processes import REGISTRY, Process
+from dd.processes import OWN_NETWORK, REGISTRY, Process, suits
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
-from dd.samplers import TWO_CALLS
+from dd.samplers import calls_per_step, steps_for
 from train import evaluate
-from train.evaluate import BATCH, Reference, compare, load_cells, load_denoiser, sample
+from train.evaluate import Judge, load_cells, load_denoiser, sample
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
+CHECKPOINTS = ("checkpoints/digits", "checkpoints/fashion")
 CALLS = (100, 50, 25, 10, 250)
 BEGIN, END = "<!-- train.results: begin -->", "<!-- train.results: end -->"
 COLUMNS = {"fid": "FID", "precision": "Precision", "recall": "Recall", "accuracy": "Class accuracy",
@@ -45,11 +49,6 @@ Record = dict[str, Any]
 
 
 # -- measuring ---------------------------------------------------------------------------------------------------------
-
-
-def steps_for(sampler: str, calls: int, guidance: float) -> int:
-    """As many steps as that many network calls pay for, at least one."""
-    return max(1, calls // ((2 if sampler in TWO_CALLS else 1) * (2 if guidance != 1.0 else 1)))
 
 
 def machine(device: torch.device) -> str:
@@ -61,36 +60,52 @@ def machine(device: torch.device) -> str:
 
 
 def processes_of(checkpoint: Checkpoint, wanted: list[str] | None) -> list[Process]:
-    """The processes the checkpoint was trained on, or those that were asked for."""
-    return [evaluate.find_process(name, checkpoint.config) for name in wanted or checkpoint.config["mixture"]]
+    """Those that were asked for, or all that the page offers: whatever the network was trained on, it answers them."""
+    config = checkpoint.config
+    mixture, offered = config["mixture"], [name for name in REGISTRY if suits(name, config["data"])]
+    names = mixture if set(mixture) <= set(OWN_NETWORK) else [*mixture, *(n for n in offered if n not in mixture)]
+    return [evaluate.find_process(name, config) for name in wanted or names]
+
+
+def load_measurable(source: str | Path, split: str, device: torch.device) -> Checkpoint:
+    checkpoint = load_denoiser(source, device)
+    if checkpoint.config["data"]["source"] != "codes":
+        return checkpoint
+    if split == "test":
+        raise evaluate.EvaluationError(
+            f"{checkpoint.name} generates codes, whose samples are set against every picture below --data-root, and "
+            "every picture there would count as one of the test split; give --split held-out"
+        )
+    return replace(checkpoint, config=evaluate.with_vqvae(source, checkpoint.config))
 
 
 def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[Record, Callable[[], Record]]]:
     """Every cell as its setting and what measures it: bounds, samples by network calls, bounds of so many steps."""
-    loaded = [load_denoiser(source, device) for source in args.checkpoints]
-    for checkpoint in loaded:
-        if checkpoint.config["data"]["source"] == "codes":
-            raise evaluate.EvaluationError(
-                f"{checkpoint.name} generates codes, not pixels; measure it with python -m train.evaluate"
-            )
+    loaded = [load_measurable(source, args.split, device) for source in args.checkpoints]
     pairs = [(c, p) for c in loaded for p in processes_of(c, args.processes)]
     for checkpoint, process_ in (pair for pair in pairs if pair[1].name in REGISTRY):
         setting = _setting(args, checkpoint, process_, "bound") | {"images": args.bound_images}
         yield setting, _bound_job(args, checkpoint, process_)
 
+    known = {method for _, process_ in pairs for method in process_.methods}
+    if unknown := set(args.samplers or ()) - known:
+        raise evaluate.EvaluationError(
+            f"no sampler {unknown.pop()!r} among those of {', '.join(p.name for _, p in pairs)}; "
+            f"choose from {', '.join(sorted(known))}"
+        )
+
     @cache
-    def judged_by(sha256: str) -> Reference:
+    def judged_by(sha256: str) -> Judge:
         config = next(c.config for c in loaded if c.sha256 == sha256)
-        classifier = evaluate.find_classifier(config, args.classifier, device)
-        return evaluate.reference(config, classifier, args.split, args.images, args.data_root)
+        return evaluate.judge_of(config, args, device)
 
     for calls in args.calls:
         for checkpoint, process_ in pairs:
-            for sampler in process_.methods:
-                steps = steps_for(sampler, calls, args.guidance)
+            for sampler in (method for method in process_.methods if method in (args.samplers or process_.methods)):
+                steps = steps_for(calls, sampler, args.guidance)
                 setting = _setting(args, checkpoint, process_, "samples") | {
                     "sampler": sampler, "steps": steps, "guidance": args.guidance, "images": args.images,
-                    "calls": evaluate.network_calls(checkpoint, sampler, steps, args.guidance), "budget": calls,
+                    "calls": steps * calls_per_step(sampler, args.guidance), "budget": calls,
                 }  # fmt: skip
                 yield setting, _samples_job(args, checkpoint, process_, sampler, steps, judged_by)
 
@@ -115,8 +130,7 @@ def _bound_job(args: argparse.Namespace, checkpoint: Checkpoint, process_: Proce
     def measure() -> Record:
         x0 = load_cells(checkpoint.config, args.split, args.data_root, args.bound_images)
         generator = torch.Generator().manual_seed(args.seed)
-        denoise = network_denoiser(checkpoint.network)
-        bound = estimate_bound(process_, denoise, x0, None, 1, generator, BATCH)
+        bound = evaluate.continuous_bound(process_, checkpoint.network, x0, generator)
         return evaluate.likelihood(bound, x0[0].numel())
 
     return measure
@@ -144,12 +158,14 @@ def _samples_job(
     process_: Process,
     sampler: str,
     steps: int,
-    judged_by: Callable[[str], Reference],
+    judged_by: Callable[[str], Judge],
 ) -> Callable[[], Record]:
     def measure() -> Record:
-        judge_ = judged_by(checkpoint.sha256)
+        judged = judged_by(checkpoint.sha256)
         samples = sample(checkpoint, process_, sampler, steps, args.images, args.seed, args.guidance)
-        return compare(samples, judge_) | {"seconds_per_image": samples.seconds_per_image}
+        figures = judged(samples)
+        figures = {"fid_floor": figures.get("fid_rebuilt"), "accuracy": None} | figures
+        return figures | {"seconds_per_image": samples.seconds_per_image}
 
     return measure
 
@@ -245,10 +261,13 @@ def _group(record: Record) -> tuple:
 def _sample_tables(cells: list[Record]) -> str:
     split, guidance, images, seed = _group(cells[0])
     floor_ = cells[0]["fid_floor"]
+    codes = "fid_rebuilt" in cells[0]  # set against every picture, whatever the split
+    floor_of = "as many pictures, rebuilt from their codes" if codes else "training images against the same"
+    against = "every picture" if codes else f"{images:,} images of the {split} split"
     machines = "; ".join(dict.fromkeys(r["machine"] for r in cells))
     lines = [
-        f"{images:,} samples a cell, seed {seed}, guidance {guidance:g}, against {images:,} images of the {split} "
-        f"split. FID floor (training images against the same): {floor_:.3f}. Seconds on {machines}.\n"
+        f"{images:,} samples a cell, seed {seed}, guidance {guidance:g}, against {against}. "
+        f"FID floor ({floor_of}): {floor_:.3f}. Seconds on {machines}.\n"
     ]
     budgets = sorted({r["budget"] for r in cells})
     rows = dict.fromkeys((r["process"], r["sampler"]) for r in cells)
@@ -267,9 +286,10 @@ def _sample_tables(cells: list[Record]) -> str:
 def page(old: str, records: list[Record], command: str) -> str:
     """The page with everything between the marks replaced; the marks are added at the end where there are none."""
     text = (
-        f"{BEGIN}\n\nMade by `{command}`. FID, precision and recall (k = {NEIGHBOURS}) are in the features of the "
-        "project's own classifier and compare only with each other, at the same number of images. Heun and Langevin "
-        "steps call the network twice, guidance doubles every call; a column may hold a cell with up to three calls "
+        f"{BEGIN}\n\nMade by `{command}`, with `--images`, `--bound-images` and `--split` as each table says. FID, "
+        f"precision and recall (k = {NEIGHBOURS}) are in the features of the project's own classifier, or for faces of "
+        "SqueezeNet, and compare only with each other, at the same number of images. Heun and Langevin steps call "
+        "the network twice, guidance doubles every call; a column may hold a cell with up to three calls "
         f"fewer than its head.\n\n{tables(records)}\n{END}"
     )
     if BEGIN in old and END in old:
@@ -326,8 +346,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure processes, samplers and network calls; resumable.")
-    parser.add_argument("--checkpoints", nargs="+", required=True, help="folders of denoisers")
-    parser.add_argument("--processes", nargs="+", help="default: those that each checkpoint was trained on")
+    parser.add_argument("--checkpoints", nargs="+", default=CHECKPOINTS, help="folders of denoisers")
+    parser.add_argument("--processes", nargs="+", help="default: all that the page offers for each checkpoint")
+    parser.add_argument("--samplers", nargs="+", help="default: all that each process has")
     parser.add_argument("--calls", nargs="+", type=int, default=CALLS, help="network calls, in the order of work")
     parser.add_argument("--images", type=int, default=2000, help="samples a cell, and real images to compare with")
     parser.add_argument("--bound-images", type=int, help="images of a likelihood bound (default: all of the split)")

@@ -23,6 +23,11 @@ def worker_count() -> tuple[int, int]:
     return rank, world
 
 
+def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
+    """Of every random number of a step, so that there is no generator state to save."""
+    return torch.Generator().manual_seed((seed * 4096 + rank) * 100_000_000 + step)
+
+
 def largest(value: float) -> float:
     """The largest of all workers' values, so that they agree when a run is over."""
     if not torch.distributed.is_initialized():

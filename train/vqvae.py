@@ -41,6 +41,7 @@ from train.state import (
     gathered,
     load_state,
     save_state,
+    step_generator,
     worker_count,
 )  # fmt: skip
 
@@ -156,10 +157,6 @@ class Trainer:
 def ramp(progress: float, start: float, length: float = RAMP) -> float:
     """0 before `start`, then linearly up to 1 within `length`."""
     return min(1.0, max(0.0, (progress - start) / length))
-
-
-def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 4096 + rank) * 100_000_000 + step)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -2,7 +2,8 @@
 
 Shapes: clean categories x_0 are (B, H, W) integers; evidence l, network output f and posterior p are (B, K, H, W) with
 the categories on axis 1; times t are scalars or (B,), 0 = data, 1 = noise. t is the fraction of one cell's information
-that the noise has destroyed (D3PM's mutual-information schedule), so it means the same for every process.
+that the noise has destroyed (D3PM's mutual-information schedule), so it means the same for every
+process on categories (dd.processes.pixels keeps the time of its paper).
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor
 
 from dd.processes.clock import Clock
+
+END_NATS = 0.01  # nats per image left at each end of a continuous process' path
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,11 @@ class Process(Protocol):
     def evidence(self, x_t: Tensor, t: Tensor | float) -> Tensor:
         """l_i = log p(x_t | x_0 = e_i) + const. The network and the posterior see nothing else of x_t."""
 
-    def step(self, x_t: Tensor, f: Tensor, t: float, s: float, method: str, generator: torch.Generator) -> Tensor:
-        """One reverse step from t to s < t, given the network's f at x_t."""
+    def step(
+        self, x_t: Tensor, f: Tensor, t: float, s: float, method: str, generator: torch.Generator, **options: float
+    ) -> Tensor:
+        """One reverse step from t to s < t, given the network's f at x_t; processes with a method "heun" or "langevin"
+        also have `heun` and `correct`, those with a loss "simple" `simple_loss` (dd.samplers, dd.likelihood)."""
 
     def times(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """n stratified times and weights with E[w rate(t)] = the path part of the bound."""

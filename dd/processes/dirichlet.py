@@ -18,11 +18,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from dd.bridge import bridge
 from dd.gamma import dirichlet
-from dd.processes.base import Categorical, Option, draw, log_posterior
+from dd.processes.base import END_NATS, Categorical, Option, draw
 from dd.processes.clock import Clock, entropy
 from dd.wright_fisher import WrightFisher, tau_for_kl, wright_fisher
-
-END_NATS = 0.01  # nats per image left at each end of the path
 
 
 class Dirichlet(Categorical):
@@ -303,4 +301,4 @@ def _channels(alpha: Tensor, x: Tensor) -> Tensor:
     return alpha.to(x).view(1, -1, *(1,) * (x.ndim - 2))
 
 
-__all__ = ["Dirichlet", "destroyed_information", "frozen_concentration", "frozen_step", "log_posterior", "replicator"]
+__all__ = ["Dirichlet", "destroyed_information", "frozen_concentration", "frozen_step", "replicator"]

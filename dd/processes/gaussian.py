@@ -12,10 +12,8 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from dd.processes.base import Categorical, Option
+from dd.processes.base import END_NATS, Categorical, Option
 from dd.processes.clock import Clock, entropy
-
-END_NATS = 0.01
 
 
 class Gaussian(Categorical):
@@ -40,7 +38,6 @@ class Gaussian(Categorical):
         v_max = float(np.log(cells / END_NATS))  # KL of a cell to N(0, I) is about abar / 2
         v = np.linspace(v_min, v_max, 256)
         self.clock = Clock(v, np.interp(v, grid, lost))
-        self.v_min = v_min
 
     def alpha_bar(self, t: Tensor | float) -> Tensor:
         """abar(t), float64."""

@@ -43,7 +43,7 @@ def results(models: Models) -> str:
             method = process(process_name, 2, 784).methods[0]
             cell = find_samples(records, sha256, process_name, method, 100) or {}
             if bound or cell:
-                rows.append([name, PROCESS_NAMES[process_name], *(_shown(bound, cell))])
+                rows.append([name, PROCESS_NAMES.get(process_name, process_name), *(_shown(bound, cell))])
     if not rows:
         return "Nothing is measured yet of the weights in this folder; `python -m train.results` does it."
     head = ["Data", "Process", "Bound, nats per image", "FID (floor) at 100 calls", "Accuracy"]

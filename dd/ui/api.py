@@ -54,8 +54,10 @@ def build(models: Models, engine: Engine) -> None:
 
         Args:
             checkpoint: name of the model, for example digits.
-            process: dirichlet, d3pm-uniform, d3pm-absorbing, d3pm-gaussian, multinomial or gaussian.
-            sampler: dirichlet, euler, ode, heun, langevin, bridge; ancestral (d3pm, multinomial); ddpm, ddim (gaussian)
+            process: dirichlet, d3pm-uniform, d3pm-absorbing, d3pm-gaussian, multinomial or gaussian; ddpm where the
+                data have a network for it.
+            sampler: of dirichlet: dirichlet, euler, ode, heun, langevin, bridge; of d3pm and multinomial: ancestral; of
+                gaussian: ddpm, ddim, heun; of ddpm: ddpm, ddim.
             steps: reverse steps, 1 to 500; steps x images is at most 40,000.
             images: how many, 1 to 64.
             label: number of the class to draw, "each" for all classes in turn, "any" for none given.
@@ -81,7 +83,7 @@ def build(models: Models, engine: Engine) -> None:
         seed: int = 0,
         frames: bool = False,
     ) -> tuple[gr.FileData, dict]:
-        """Run two to four processes side by side: same network, same seed, same number of network calls.
+        """Run two to four processes side by side: same seed, same number of network calls, same network (but for ddpm).
 
         Args:
             checkpoint: name of the model, for example digits.
@@ -238,7 +240,7 @@ class _Estimate:
             raise RecipeError(f"{run.processes[0].name} has no likelihood bound; choose one of {', '.join(REGISTRY)}")
         x0 = torch.tensor([grid(cells, "A cell's category", run.K, run.H, run.W)])
         self.x0, self.label = x0.expand(draws, -1, -1), None if run.labels is None else run.labels.expand(draws)
-        self.process, self.K, self.draws = run.processes[0], run.K, draws
+        self.process, self.draws = run.processes[0], draws
         self.denoise = network_denoiser(models.get(run.recipe.checkpoint).network)
         self.generator, self.totals = torch.Generator().manual_seed(run.recipe.seed), []
 

@@ -1,6 +1,7 @@
 """The page: one tab a file."""
 
 import inspect
+import json
 import math
 
 import gradio as gr
@@ -17,9 +18,30 @@ THREADS = 64  # for what Gradio runs: all concurrency limits together, and as ma
 ASIDE = 8  # uploads, downloads and the like at a time, whoever asks
 HOW_TO_GET_ONE = "Restore the folder from the repository, or train one: the README says how."
 # Gradio's dropdowns take the Tab that leaves them for typing, and stay open over the controls below for good.
-JS = """() => window.addEventListener("keydown", (event) => {
-  if (event.key === "Tab" && event.target.getAttribute("role") === "combobox") event.stopPropagation();
-}, true)"""
+TITLES = {
+    "run": "Take all steps that are left",
+    "pause": "Stop after the step on its way; Run goes on from there",
+    "step": "Take exactly one reverse step",
+    "reset": "Clear the run and start over",
+    "png": "The picture as it is now",
+    "gif": "The run as an animation",
+    "webp": "The run as an animation, without loss",
+    "json": "Settings, seed and what was measured on the way; Load recipe runs it again",
+    "dice": "Draw another seed",
+    "made": "Let the network make a picture to start from",
+    "take": "Start from the picture clicked last on the tab Generate",
+    "rebuild-run": "Rebuild the picture from its codes",
+}  # of buttons, by their id or its last part
+JS = """() => {
+  window.addEventListener("keydown", (event) => {
+    if (event.key === "Tab" && event.target.getAttribute("role") === "combobox") event.stopPropagation();
+  }, true);
+  const titles = TITLES;
+  for (const kind of ["pointerover", "focusin"]) window.addEventListener(kind, (event) => {
+    const button = event.target.closest("button[id]");
+    if (button) button.title = titles[button.id] ?? titles[button.id.split("-").pop()] ?? "";
+  }, true);
+}""".replace("TITLES", json.dumps(TITLES))
 CSS = (
     """
 .gradio-container { max-width: min(1280px, 100vw) !important; margin: 0 auto !important; }
@@ -37,6 +59,8 @@ h1 { margin-bottom: 0 !important; }
 #inpaint-canvas { max-width: 300px; }
 [id$="-place"] { margin: -8px 0; overflow: hidden; }
 [id$="-place"] :is(.error, .clear-status) { display: none !important; }
+[id$="-place"] p { margin: 0; font-size: 12px; line-height: 20px; color: var(--body-text-color-subdued); }
+[id$="-place"]:has(.wrap:not(.hide)) p { visibility: hidden; }
 [id$="-place"] .progress-text { position: static !important; transform: none !important; padding: 0; line-height: 20px;
   color: var(--body-text-color-subdued); }
 .dd-table th { word-break: normal; overflow-wrap: normal; }

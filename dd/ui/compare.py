@@ -4,7 +4,7 @@ import gradio as gr
 
 from dd.results import find_bound, find_samples, read
 from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run
-from dd.samplers import TWO_CALLS
+from dd.samplers import calls_per_step, steps_for
 from dd.ui import explorer, transport
 from dd.ui.controls import (
     class_choices,
@@ -24,14 +24,16 @@ from dd.ui.session import Session
 INTRO = (
     "Up to four processes generate side by side from the same seed, with the same network and the same number of "
     "network calls: what differs is the noise and how it is run backwards. At every step the lanes share one call of "
-    "the network. Afterwards a table shows what was measured before for exactly these settings."
+    "the network, but for a DDPM, which has its own. Afterwards a table shows what was measured before for exactly "
+    "these settings."
 )
 DEFAULT = ["dirichlet/dirichlet", "d3pm-absorbing/ancestral", "d3pm-uniform/ancestral", "gaussian/ddpm"]
 HEADERS = ["Lane", "Calls", "Seconds here", "Bound, nats per image", "FID (floor)", "Class accuracy", "s per image"]
 NOTE = (
     "Seconds here are this run's, every lane with its share of the network's time. The rest was measured before, of "
-    "these weights at exactly this setting: the bound on -log p without a class, and of samples of all classes their "
-    "distance to real images (FID; the floor is that between two sets of real ones). Less of either is better."
+    "these weights: the bound on -log p without a class, which belongs to the process or, for samplers that follow it, "
+    "to its probability flow; and at exactly this setting, of samples of all classes, their distance to real images "
+    "(FID; the floor is that between two sets of real ones). Less of either is better."
 )
 
 
@@ -89,7 +91,9 @@ def build(models: Models, engine: Engine) -> None:
         """The table of a finished run."""
         if session is None or session.run is None or not session.run.finished:
             return ""
-        rows = [HEADERS, ["---"] * len(HEADERS), *(_row(session.run, i) for i in range(len(session.run.networks)))]
+        records = read()
+        lanes = (_row(session.run, i, records) for i in range(len(session.run.networks)))
+        rows = [HEADERS, ["---"] * len(HEADERS), *lanes]
         return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{NOTE}"
 
     model.input(
@@ -110,15 +114,14 @@ def _lane(pair: str) -> Lane:
     return Lane(*str(pair).split("/", 1))
 
 
-def _row(run: Run, i: int) -> list[str]:
+def _row(run: Run, i: int, records: list[dict]) -> list[str]:
     """How long a lane took, and what is stored of exactly its settings; "not measured" where there is nothing."""
     made, lane, sha256 = run.recipe, run.recipe.lanes[i], run.networks[i].sha256
-    calls = made.steps if lane.method not in TWO_CALLS else 2 * max(1, made.steps // 2)
-    steps = calls // 2 if lane.method in TWO_CALLS else calls
-    records = read()
+    steps = steps_for(made.steps, lane.method)
+    calls = steps * calls_per_step(lane.method)
     stored = find_samples(records, sha256, lane.process, lane.method, steps, made.guidance) or {}
     stored = stored if made.label == "each" or not run.config["network"]["classes"] else {}  # of samples of all classes
-    bound = find_bound(records, sha256, lane.process) or {}
+    bound = find_bound(records, sha256, lane.process, lane.method) or {}
     seconds = sum(views[i].milliseconds for views in run.views) / 1000
 
     def show(known: dict, *keys: str, form: str) -> str:

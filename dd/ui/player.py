@@ -13,13 +13,18 @@ CSS = (STATIC / "player.css").read_text()  # the page's: Gradio would write a co
 
 _PANELS = (
     "<div class='dd-panels dd-{layout}'>{panels}</div>"
-    "<div class='dd-bar'><button type='button' class='dd-replay' disabled>Replay</button>{toggle}"
-    "<input type='range' min='0' max='1' value='0' step='1' disabled aria-label='Timeline of the run'></div>"
+    "<div class='dd-bar'><button type='button' class='dd-replay' title='Play what has been computed' disabled>"
+    "Replay</button>{toggle}<input type='range' min='0' max='1' value='0' step='1' disabled title='Any step again' "
+    "aria-label='Timeline of the run'></div>"
     "<div class='dd-status' role='status' aria-live='off'></div>{curve}"
 )
 _PANEL = (
     "<figure class='dd-panel'><figcaption><span>{}</span>{numbers}</figcaption>"
     "<div class='dd-screen'><canvas></canvas></div></figure>"
+)
+_TOGGLE = (
+    "<button type='button' class='dd-toggle' title='States of the cells, or what the network believes' "
+    "aria-pressed='false'>Show guesses</button>"
 )
 _NUMBERS = "<span class='dd-numbers'>&nbsp;</span>"
 CLEAR = json.dumps({"clear": True})
@@ -37,10 +42,8 @@ def player(layout: str, hint: str, elem_id: str, titles: list[str] = PAIR) -> gr
     html = _PANELS.format(
         layout=layout,
         panels="".join(_PANEL.format(title, numbers=_NUMBERS if lanes else "") for title in titles),
-        toggle="<button type='button' class='dd-toggle' aria-pressed='false'>Show guesses</button>" if lanes else "",
-        curve="<svg class='dd-curve' role='img' aria-label='Entropy of every lane against step'></svg>"
-        if lanes
-        else "",
+        toggle=_TOGGLE if lanes else "",
+        curve="<svg class='dd-curve' role='img' aria-label='Entropy of every lane against t'></svg>" if lanes else "",
     )
     return gr.HTML(
         value=None,

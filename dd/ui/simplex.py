@@ -37,27 +37,28 @@ _LOG2_RANGE = 4.0
 _HTML = """<div class="sx-root" data-playing="false">
 <canvas tabindex="0" role="img" aria-label="The triangle of three categories"></canvas>
 <div class="sx-bar">
-<button type="button" data-sx="play" disabled aria-pressed="false">Play</button>
-<button type="button" data-sx="back" disabled aria-label="One step back">&#8722;1</button>
-<button type="button" data-sx="next" disabled aria-label="One step on">+1</button>
-<input type="range" data-sx="seek" min="0" max="1" value="0" step="any" disabled
+<button type="button" data-sx="play" title="Play or pause the run" disabled aria-pressed="false">Play</button>
+<button type="button" data-sx="back" title="One step back" disabled aria-label="One step back">&#8722;1</button>
+<button type="button" data-sx="next" title="One step on" disabled aria-label="One step on">+1</button>
+<input type="range" data-sx="seek" title="Any time of the run" min="0" max="1" value="0" step="any" disabled
 aria-label="Time: scrub through the run">
 <span class="sx-clock" data-sx="clock">Computing the first run…</span>
 </div>
 <div class="sx-options">
-<label>Speed <select data-sx="speed" disabled><option value="0.25">&#188;&#215;</option>
+<label title="How fast time runs">Speed <select data-sx="speed" disabled><option value="0.25">&#188;&#215;</option>
 <option value="0.5">&#189;&#215;</option><option value="1" selected>1&#215;</option><option value="2">2&#215;</option>
 <option value="4">4&#215;</option></select></label>
-<label><input type="checkbox" data-sx="loop" checked>Loop</label>
-<label><input type="checkbox" data-sx="trails" checked>Trails</label>
-<label><input type="checkbox" data-sx="heat" checked>Density</label>
-<label><input type="checkbox" data-sx="contours" checked>Contours</label>
-<label>Arrows <select data-sx="arrows" disabled><option value="none">none</option>
+<label title="Begin again at the end"><input type="checkbox" data-sx="loop" checked>Loop</label>
+<label title="The way that each particle came"><input type="checkbox" data-sx="trails" checked>Trails</label>
+<label title="The exact density at this time"><input type="checkbox" data-sx="heat" checked>Density</label>
+<label title="Lines of equal density"><input type="checkbox" data-sx="contours" checked>Contours</label>
+<label title="Where the drift pushes">Arrows <select data-sx="arrows" disabled><option value="none">none</option>
 <option value="both">mutation + selection</option><option value="mutation">mutation</option>
 <option value="selection">selection</option></select></label>
-<label><input type="checkbox" data-sx="lines">ODE streamlines</label>
-<button type="button" data-sx="png" disabled>PNG</button>
-<button type="button" data-sx="webm" disabled>WebM</button>
+<label title="Where the probability flow would carry a point">
+<input type="checkbox" data-sx="lines">ODE streamlines</label>
+<button type="button" data-sx="png" title="The picture as it is now" disabled>PNG</button>
+<button type="button" data-sx="webm" title="Record the run" disabled>WebM</button>
 </div>
 <div class="sx-legend"><span data-sx="shades">density: 1/16 <span class="sx-ramp" data-sx="ramp"></span>
 16 &#215; uniform; contours at each factor of 2, bold at 1</span><span data-sx="words"></span></div>

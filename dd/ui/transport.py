@@ -14,6 +14,7 @@ from dd.ui.session import EXPIRES, Session
 from dd.ui.upload import UNWRITABLE
 
 LIVE = {"concurrency_id": "live", "concurrency_limit": 16, "show_progress": "minimal", "api_visibility": "private"}
+FOUR = "Run to the end, Pause, Step once, Reset to start over."
 KINDS = (("png", "PNG"), ("gif", "GIF"), ("webp", "WebP"), ("json", "Recipe"))
 
 
@@ -51,7 +52,7 @@ class Events:
 
 
 def buttons(prefix: str) -> Buttons:
-    """The four buttons of a tab, in one row, and below them a line that says the place in the queue."""
+    """The four buttons of a tab, in one row, and below them a line on them, or on the place in the queue."""
     with gr.Row(elem_classes="dd-transport"):
         four = (
             gr.Button("Run", variant="primary", size="md", min_width=60, elem_id=f"{prefix}-run"),
@@ -59,7 +60,7 @@ def buttons(prefix: str) -> Buttons:
             gr.Button("Step", size="md", min_width=60, elem_id=f"{prefix}-step"),
             gr.Button("Reset", size="md", min_width=60, elem_id=f"{prefix}-reset"),
         )
-    return Buttons(*four, gr.Markdown("", height=20, elem_id=f"{prefix}-place", elem_classes="dd-place"))
+    return Buttons(*four, gr.Markdown(FOUR, height=20, elem_id=f"{prefix}-place", elem_classes="dd-place"))
 
 
 def session_state() -> gr.State:

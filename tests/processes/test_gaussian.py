@@ -71,7 +71,7 @@ def test_ends(process: Gaussian) -> None:
     p = torch.distributions.Normal(torch.zeros(3, dtype=torch.float64), 1.0)
     assert process.ends((28, 28)) == pytest.approx(784 * float(torch.distributions.kl_divergence(q, p).sum()), abs=1e-6)
     assert process.ends((28, 28)) <= 0.0102
-    assert 784 * pairwise_confusion(3, process.v_min) <= 0.0102
+    assert 784 * pairwise_confusion(3, process.clock.native(0.0).item()) <= 0.0102
 
 
 def test_pairwise_confusion_against_monte_carlo() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from dd import results
 from dd.processes import process
+from dd.samplers import steps_for
 from tests.tiny import write_checkpoint, write_faces
 from train import evaluate
 from train import results as script
@@ -28,6 +29,7 @@ def run(folder: Path, *more: str) -> list[dict]:
     """Two processes at 2 and 4 calls, on six images."""
     argv = ["--checkpoints", str(folder / "toy"), "--classifier", str(folder / "judge"), "--device", "cpu"]
     argv += ["--data-root", str(folder / "data"), "--out", str(folder / "docs")]
+    argv += ["--processes", "dirichlet", "d3pm-absorbing"]
     script.main(
         [*argv, "--calls", "4", "2", "--images", "6", "--bound-images", "6", "--steps-bound-images", "4", *more]
     )
@@ -121,7 +123,7 @@ def test_no_file_is_no_results(tmp_path: Path):
     ("sampler", "guidance", "steps"), [("ode", 1.0, 25), ("heun", 1.0, 12), ("heun", 2.0, 6), ("ode", 2.0, 12)]
 )
 def test_steps_are_what_the_calls_pay_for(sampler: str, guidance: float, steps: int):
-    assert script.steps_for(sampler, 25, guidance) == steps
+    assert steps_for(25, sampler, guidance) == steps
 
 
 def test_a_missing_classifier_is_a_sentence(folder: Path):
@@ -129,7 +131,12 @@ def test_a_missing_classifier_is_a_sentence(folder: Path):
         run(folder, "--classifier", str(folder / "nowhere"))
 
 
-def test_a_denoiser_of_codes_is_refused_with_a_sentence(folder: Path):
+def test_the_test_split_of_codes_is_refused_with_a_sentence(folder: Path):
     write_faces(folder)
-    with pytest.raises(SystemExit, match=r"faces generates codes.*train\.evaluate"):
-        run(folder, "--checkpoints", str(folder / "faces"))
+    with pytest.raises(SystemExit, match=r"faces generates codes.*--split held-out"):
+        run(folder, "--checkpoints", str(folder / "faces"), "--split", "test")
+
+
+def test_a_sampler_that_nothing_has_is_refused_with_a_sentence(folder: Path):
+    with pytest.raises(SystemExit, match=r"no sampler 'leap'.*choose from"):
+        run(folder, "--samplers", "leap")

@@ -374,7 +374,10 @@ def test_celeba_trains_in_colour(celeba_root):
     assert config["data"]["source"] == "celeba"
     assert config["trained"]["pictures"] == 5
     assert records(celeba_root, "run")[-1]["held_out/images"] == 2
-    assert "CelebA" in (celeba_root / "run" / "checkpoint" / "README.md").read_text()
+    checkpoint = celeba_root / "run" / "checkpoint"
+    assert "CelebA's own validation part" in (checkpoint / "README.md").read_text()
+    for part, images in (("train", 5), ("held-out", 2)):
+        assert evaluate_vqvae.evaluate(checkpoint, celeba_root, 32, part)["images"] == images
 
 
 def test_missing_celeba_says_where_it_is_expected(tmp_path):

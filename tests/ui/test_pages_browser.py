@@ -286,6 +286,25 @@ def test_nothing_overflows_or_shifts(browser, app_url, width, scheme):
     context.close()
 
 
+def test_a_walk_through_the_tabs_on_the_shipped_checkpoints(page):
+    """Faces generated, the triangle drawn, the mathematics and the figures read."""
+    page.get_by_label("Data", exact=True).locator("visible=true").click()
+    page.get_by_role("option", name="faces", exact=True).click()
+    set_slider(page, "Steps", 4)
+    set_slider(page, "Images", 4)
+    page.click("#generate-run")
+    wait_done(page, "generate-player")
+    assert page.locator("#generate-player canvas").first.get_attribute("width") == "130"  # two faces and a gap
+    page.get_by_role("tab", name="Simplex").click()
+    page.wait_for_function("document.querySelector('.sx-root')?.simplex?.frames() > 0", timeout=60_000)
+    page.get_by_role("tab", name="About").click()
+    page.get_by_role("heading", name="Generating is evolution").wait_for()
+    assert page.locator(".katex-display").count() >= 4, "the formulas are set"
+    assert page.get_by_role("cell", name="Dirichlet (Wright-Fisher)").count() >= 1
+    page.get_by_role("button", name="digits", exact=True).click()
+    page.get_by_text("train.denoiser").first.wait_for()
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to read the app's processor time")
 def test_closing_the_tab_stops_the_computation(browser, app):
     context = browser.new_context()

@@ -121,20 +121,22 @@
     document.dispatchEvent(new CustomEvent("dd-step", { detail: { player: props.name, step } }));
   }
 
+  // Entropy against t, noise on the left. A dot is where a lane is: one of half as many steps gets ahead.
   function plot(step) {
-    const W = curve.clientWidth || 600, H = 120, total = frames.length ? frames[0].total : 1;
+    const W = curve.clientWidth || 600, H = 120, lanes = frames[0] ? frames[0].lanes.length : 0;
     const top = Math.max(...frames.filter(Boolean).flatMap((m) => m.lanes.map((l) => l.entropy || 0)), 1e-6);
-    const px = (s) => 36 + (W - 44) * s / Math.max(1, total - 1), py = (e) => 8 + (H - 28) * (1 - e / top);
-    const lines = (frames[0] ? frames[0].lanes : []).map((_, i) => {
+    const px = (t) => (36 + (W - 44) * (1 - t)).toFixed(1), py = (e) => (8 + (H - 28) * (1 - e / top)).toFixed(1);
+    const lines = Array.from({ length: lanes }, (_, i) => {
       if (frames[0].lanes[i].entropy === null) return "";
-      const points = frames.map((m, s) => m ? `${px(s).toFixed(1)},${py(m.lanes[i].entropy).toFixed(1)}` : "").join(" ");
-      return `<polyline fill="none" stroke="var(--dd-colour-${i})" stroke-width="2" points="${points}"/>`;
+      const points = frames.filter(Boolean).map((m) => `${px(m.lanes[i].t)},${py(m.lanes[i].entropy)}`).join(" ");
+      const now = frames[step].lanes[i], colour = `var(--dd-colour-${i})`;
+      return `<polyline fill="none" stroke="${colour}" stroke-width="2" points="${points}"/>`
+        + `<circle cx="${px(now.t)}" cy="${py(now.entropy)}" r="4" fill="${colour}"/>`;
     });
     curve.setAttribute("viewBox", `0 0 ${W} ${H}`);
-    curve.innerHTML = `<line x1="${px(step)}" x2="${px(step)}" y1="8" y2="${H - 20}" stroke="currentColor" opacity="0.4"/>`
-      + `<text x="0" y="16" font-size="12" fill="currentColor">${top.toFixed(2)}</text>`
+    curve.innerHTML = `<text x="0" y="16" font-size="12" fill="currentColor">${top.toFixed(2)}</text>`
       + `<text x="0" y="${H - 22}" font-size="12" fill="currentColor">0</text>`
-      + `<text x="36" y="${H - 4}" font-size="12" fill="currentColor">entropy of the guess, bits a cell, by step</text>`
+      + `<text x="36" y="${H - 4}" font-size="12" fill="currentColor">entropy of the guess, bits a cell, by t from 1 (noise) to 0</text>`
       + lines.join("");
     views.forEach((view, i) => { view.canvas.style.borderBottomColor = `var(--dd-colour-${i})`; });
   }
