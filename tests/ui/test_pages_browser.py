@@ -301,8 +301,8 @@ def test_a_walk_through_the_tabs_on_the_shipped_checkpoints(page):
     page.get_by_role("heading", name="Generating is evolution").wait_for()
     assert page.locator(".katex-display").count() >= 4, "the formulas are set"
     assert page.get_by_role("cell", name="Dirichlet (Wright-Fisher)").count() >= 1
-    page.get_by_role("button", name="digits", exact=True).click()
-    page.get_by_text("train.denoiser").first.wait_for()
+    page.locator(".label-wrap").filter(has_text="photos-vqvae").click()
+    page.get_by_text("colour pictures as grids").locator("visible=true").wait_for()
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to read the app's processor time")
