@@ -34,8 +34,8 @@ class Grey:
     labels: Tensor
 
 
-def load(name: str, split: str, root: str | Path = "data") -> Grey:
-    """name: "mnist" or "fashion-mnist"; split: train, held-out or test. Downloaded where no copy is there."""
+def load(name: str, split: str, root: str | Path = "data", download: bool = True) -> Grey:
+    """name: "mnist" or "fashion-mnist"; split: train, held-out or test; download: where no copy is there."""
     from torchvision import datasets  # takes a second to import, which the app need not wait for
 
     sources = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}
@@ -46,6 +46,8 @@ def load(name: str, split: str, root: str | Path = "data") -> Grey:
     try:
         source = sources[name](str(root), train=split != "test", download=False)
     except RuntimeError:
+        if not download:
+            raise
         source = sources[name](str(root), train=split != "test", download=True)
     images, labels = source.data, source.targets
     if split != "test":

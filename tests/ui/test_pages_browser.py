@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from bench.visitor import Visitor
+from dd.ui.transport import FOUR
 
 pytestmark = pytest.mark.browser
 
@@ -168,7 +169,8 @@ def test_who_waits_sees_the_place_in_the_queue(page, app_url):
     for other in others:
         other.close()
     wait_done(page, "generate-player")
-    assert not page.locator("#generate-place").inner_text().strip()
+    assert page.locator("#generate-place").inner_text().strip() == FOUR
+    assert page.locator("#generate-place p").evaluate("(p) => getComputedStyle(p).visibility") == "visible"
     assert page.locator("#generate-player").bounding_box() == stage
 
 
