@@ -105,28 +105,29 @@ def test_init_takes_over_the_weights(config, mnist_root, tmp_path, capsys):
     assert taken == total
 
 
+def begun_from(theirs: EvidenceUNet, ours: EvidenceUNet) -> torch.Tensor:
+    """Evidence on which `ours`, begun from `theirs` with random weights, answers as `theirs` does."""
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_(std=0.2)
+    denoiser.copy_matching(ours, theirs)
+    evidence = torch.randn(3, theirs.K, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(evidence), theirs(evidence), rtol=1e-4, atol=1e-4)
+    return evidence
+
+
 def test_a_network_without_classes_starts_as_the_label_any():
     torch.manual_seed(0)
     conditional, unconditional = (EvidenceUNet(2, (16, 32), (1, 1), classes=n).eval() for n in (10, 0))
+    evidence = begun_from(conditional, unconditional)
     with torch.no_grad():
-        for parameter in conditional.parameters():
-            parameter.normal_(std=0.2)
-    denoiser.copy_matching(unconditional, conditional)
-    evidence = torch.randn(3, 2, 8, 8)
-    with torch.no_grad():
-        torch.testing.assert_close(unconditional(evidence), conditional(evidence), rtol=1e-4, atol=1e-4)
         assert (conditional(evidence) - conditional(evidence, torch.arange(3))).abs().max() > 0.1
 
 
 def test_more_blocks_start_as_the_network_without_them():
-    shallow, deep = EvidenceUNet(3, (16, 32), (1, 1)).eval(), EvidenceUNet(3, (16, 32), (1, 3)).eval()
-    with torch.no_grad():
-        for parameter in shallow.parameters():
-            parameter.normal_(std=0.2)
-    denoiser.copy_matching(deep, shallow)
-    evidence = torch.randn(3, 3, 8, 8)
-    with torch.no_grad():
-        torch.testing.assert_close(deep(evidence), shallow(evidence), rtol=1e-4, atol=1e-4)
+    torch.manual_seed(0)
+    begun_from(EvidenceUNet(3, (16, 32), (1, 1)).eval(), EvidenceUNet(3, (16, 32), (1, 3)).eval())
 
 
 def test_trains_the_noise_network_of_the_ddpm(config, mnist_root, tmp_path):
