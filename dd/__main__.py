@@ -18,7 +18,7 @@ def sample(args: argparse.Namespace) -> None:
     else:
         recipe = Recipe(
             checkpoint=Path(args.checkpoint).name,
-            lanes=(Lane(args.process, args.sampler, _options(args.option)),),
+            lanes=(Lane(args.process, args.sampler, _options(args.option), args.schedule),),
             steps=args.steps,
             images=args.images,
             label=args.label if args.label in ("any", "each") else _number(args.label),
@@ -74,6 +74,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     s.add_argument("--label", default="each", help='class number, "each" in turn or "any"')
     s.add_argument("--guidance", default=1.0, help="classifier-free guidance")
     s.add_argument("--option", action="append", default=[], metavar="NAME=NUMBER", help="stretch, below, eta, ...")
+    s.add_argument("--schedule", default="default", help="where the steps go: cosine, information or native")
     s.add_argument("--seed", default=0, help="the same seed gives the same picture")
     s.add_argument("--recipe", help="JSON recipe saved earlier, instead of the options above")
     s.add_argument("--out", default="samples.png", help="final images")

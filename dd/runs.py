@@ -25,7 +25,7 @@ from dd.device import for_inference
 from dd.looks import Decoded, GreyLevels, decoded, masked
 from dd.processes import EVERY, NO_ORDER, REGISTRY, process, suits
 from dd.processes.clock import entropy
-from dd.samplers import Denoiser, Frame, default_grid, race, reverse, steps_for, time_grid
+from dd.samplers import GRIDS, Denoiser, Frame, default_grid, race, reverse, steps_for, time_grid
 
 MAX_STEPS, MAX_IMAGES, MAX_LANES = 500, 64, 4
 MAX_WORK = 40_000  # steps x images x lanes of one run
@@ -41,11 +41,19 @@ Cells = tuple[tuple[int, ...], ...]  # categories, or other whole numbers, of H 
 
 @dataclass(frozen=True)
 class Lane:
-    """A process, its sampler, and options of its reverse step such as stretch or eta."""
+    """A process, its sampler, options of its reverse step such as stretch or eta, and how its steps are spread.
+
+    schedule: one of dd.samplers.GRIDS, or "default" for the sampler's own.
+    """
 
     process: str = "dirichlet"
     method: str = "dirichlet"
     options: dict[str, float] = field(default_factory=dict)
+    schedule: str = "default"
+
+    @property
+    def grid(self) -> str:
+        return default_grid(self.method) if self.schedule == "default" else self.schedule
 
 
 @dataclass(frozen=True)
@@ -181,7 +189,10 @@ def _check_lane(lane: Lane, K: int, cells: int) -> Lane:
         option = process_.options[name]
         options[name] = real(value, name.capitalize(), option.minimum, option.maximum)
     options = {name: value for name, value in options.items() if value != process_.options[name].default}
-    return Lane(lane.process, lane.method, options)
+    if lane.schedule not in ("default", *GRIDS):
+        raise RecipeError(f"there is no schedule {str(lane.schedule)[:40]!r}; choose default, {', '.join(GRIDS)}")
+    schedule = "default" if lane.grid == default_grid(lane.method) else lane.schedule
+    return Lane(lane.process, lane.method, options, schedule)
 
 
 class Models:
@@ -319,7 +330,7 @@ class Run:
         runs = []
         lanes = zip(self.recipe.lanes, self.processes, self.generators, self._steps(), strict=True)
         for lane, process_, generator, steps in lanes:
-            times = time_grid(process_, steps, default_grid(lane.method))
+            times = time_grid(process_, steps, lane.grid)
             if self.given is None:
                 x = process_.prior((self.recipe.images, self.H, self.W), generator)
             else:

@@ -14,6 +14,7 @@ from dd.checkpoints import CheckpointError
 from dd.looks import MASK, GreyLevels
 from dd.processes import REGISTRY, process
 from dd.runs import Given, Lane, Models, Recipe, RecipeError, Run
+from dd.samplers import GRIDS, time_grid
 from dd.ui import explorer
 from tests.tiny import write_checkpoint
 
@@ -124,6 +125,8 @@ def test_masked_cells_are_shown_as_masked(models):
         ({"lanes": (Lane("dirichlet", "guess"),)}, "no sampler"),
         ({"lanes": (Lane("dirichlet", "euler", {"speed": 2}),)}, "no option"),
         ({"lanes": (Lane("dirichlet", "euler", {"stretch": float("nan")}),)}, "Stretch"),
+        ({"lanes": (Lane(schedule="square"),)}, "no schedule"),
+        ({"lanes": (Lane(schedule={}),)}, "no schedule"),
         ({"steps": 500, "images": 64, "lanes": (Lane(),) * 4}, "lower one"),
         ({"sha256": "0" * 64}, "other weights"),
         ({"sha256": True}, "other weights"),
@@ -141,6 +144,18 @@ def test_recipe_survives_json_and_makes_the_same_picture(models):
     loaded = Recipe.from_json(run.recipe.to_json())
     assert loaded == run.recipe
     assert torch.equal(Run(loaded, models).exhaust()[0], picture)
+
+
+@pytest.mark.parametrize(("method", "own"), [("euler", "cosine"), ("heun", "native")])
+def test_a_schedule_sets_the_times_and_the_sampler_s_own_counts_as_none(models, method, own):
+    made = {}
+    for schedule in ("default", *GRIDS):
+        run = Run(dataclasses.replace(BASE, lanes=(Lane("dirichlet", method, schedule=schedule),)), models)
+        run.exhaust()
+        assert run.recipe.lanes[0].schedule == ("default" if schedule == own else schedule)
+        made[schedule] = [views[0].t for views in run.views]
+        assert made[schedule] == time_grid(run.processes[0], BASE.steps, own if schedule == "default" else schedule)
+    assert len({tuple(times) for times in made.values()}) == len(GRIDS)
 
 
 @pytest.mark.parametrize(

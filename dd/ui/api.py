@@ -48,6 +48,7 @@ def build(models: Models, engine: Engine) -> None:
         guidance: float = 1.0,
         seed: int = 0,
         options: dict[str, float] | None = None,
+        schedule: str = "default",
         frames: bool = False,
     ) -> tuple[gr.FileData, dict]:
         """Generate images by running a noise process backwards. The same arguments give the same picture.
@@ -64,13 +65,15 @@ def build(models: Models, engine: Engine) -> None:
             guidance: classifier-free guidance, 0 to 10; 1 is the plain conditional model.
             seed: 0 to 2147483647.
             options: of the process, for example {"eta": 0.5}; none by default.
+            schedule: where the steps go: cosine, information, native, or default for the sampler's own.
             frames: whether the stream carries a picture of every step.
         Returns:
             A PNG of all images and the JSON recipe that makes it again. Before them, a job streams for every step no
             picture and the state of the run: step, total, t (1 is noise, 0 is data), entropy (bits left per cell, a
             number a lane) and, with frames, png: the state beside the network's guess as a data URL.
         """
-        made = _answered(_one_lane, checkpoint, process, sampler, steps, images, label, guidance, seed, options)
+        lane = _answered(_lane, process, sampler, options, schedule)
+        made = _answered(recipe, checkpoint, [lane], steps, images, label, guidance, seed)
         yield from _stream(made, frames, models, engine)
 
     def compare(
@@ -81,6 +84,7 @@ def build(models: Models, engine: Engine) -> None:
         label: int | str = "each",
         guidance: float = 1.0,
         seed: int = 0,
+        schedule: str = "default",
         frames: bool = False,
     ) -> tuple[gr.FileData, dict]:
         """Run two to four processes side by side: same seed, same number of network calls, same network (but for ddpm).
@@ -93,12 +97,13 @@ def build(models: Models, engine: Engine) -> None:
             label: number of a class, "each" or "any".
             guidance: classifier-free guidance, 0 to 10.
             seed: 0 to 2147483647.
+            schedule: of all lanes, see /generate.
             frames: whether the stream carries a picture of every step.
         Returns:
             A PNG of all lanes beside each other and the JSON recipe. Before them, a job streams the same as
             /generate, with the lanes' states beside each other.
         """
-        made = _answered(_many_lanes, checkpoint, lanes, calls, images, label, guidance, seed)
+        made = _answered(_many_lanes, checkpoint, lanes, calls, images, label, guidance, seed, schedule)
         yield from _stream(made, frames, models, engine)
 
     def likelihood(
@@ -123,7 +128,8 @@ def build(models: Models, engine: Engine) -> None:
         """
         if label == "each":
             raise gr.Error('an image has one class or none: give its number, or "any"', print_exception=False)
-        made = _answered(_one_lane, checkpoint, process, _sampler(process), 1, 1, label, 1.0, seed, None)
+        lane = Lane(str(process), _sampler(process))
+        made = _answered(recipe, checkpoint, [lane], 1, 1, label, 1.0, seed)
         draws = _answered(whole, draws, "The number of draws", 2, MAX_DRAWS)
         part = engine.submit(_Estimate, made, models, cells, draws)
         estimate = _answered(part.result)
@@ -182,22 +188,21 @@ def _written(picture: Image.Image, name: str) -> str:
         raise gr.Error(UNWRITABLE.format(error.strerror), print_exception=False) from error
 
 
-def _one_lane(checkpoint, process, sampler, steps, images, label, guidance, seed, options) -> Recipe:
+def _lane(process, sampler, options, schedule) -> Lane:
     options = {} if options is None else options
     if not isinstance(options, dict):
         raise RecipeError('options must map names to numbers, for example {"eta": 0.5}')
-    return recipe(checkpoint, [Lane(str(process), str(sampler), options)], steps, images, label, guidance, seed)
+    return Lane(str(process), str(sampler), options, str(schedule))
 
 
-def _many_lanes(checkpoint, lanes, calls, images, label, guidance, seed) -> Recipe:
+def _many_lanes(checkpoint, lanes, calls, images, label, guidance, seed, schedule) -> Recipe:
     if not isinstance(lanes, list) or not 2 <= len(lanes) <= MAX_LANES:
         raise RecipeError(
             f'lanes must be a list of two to {MAX_LANES}, for example ["dirichlet/heun", "gaussian/ddim"]'
         )
     pairs = [str(lane).partition("/") for lane in lanes]
-    return recipe(
-        checkpoint, [Lane(a, b) for a, _, b in pairs], calls, images, label, guidance, seed, equal_calls=True
-    )  # fmt: skip
+    made = [Lane(a, b, schedule=str(schedule)) for a, _, b in pairs]
+    return recipe(checkpoint, made, calls, images, label, guidance, seed, equal_calls=True)
 
 
 def _sampler(name: object) -> str:

@@ -1,5 +1,7 @@
 """Tab "Compare": up to four processes side by side, same network, same seed, same number of network calls."""
 
+from dataclasses import replace
+
 import gradio as gr
 
 from dd.results import find_bound, find_samples, read
@@ -7,6 +9,7 @@ from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run
 from dd.samplers import calls_per_step, steps_for
 from dd.ui import explorer, transport
 from dd.ui.controls import (
+    SCHEDULE_NAMES,
     class_choices,
     class_dropdown,
     guidance_slider,
@@ -60,6 +63,10 @@ def build(models: Models, engine: Engine) -> None:
             images = gr.Slider(1, 36, 9, step=1, label="Images", info="In every lane.")
             label = class_dropdown(models, model)
             guidance = guidance_slider(label)
+            schedule = gr.Dropdown(
+                [("each sampler's own", "default"), *((text, kind) for kind, text in SCHEDULE_NAMES.items())],
+                value="default", label="Schedule", info="Where the steps of all lanes go between noise and data.",
+            )  # fmt: skip
             seed = seed_with_dice("compare", "race")
         with gr.Column(scale=3, min_width=320, elem_classes="dd-stage"):
             buttons = transport.buttons("compare")
@@ -71,20 +78,22 @@ def build(models: Models, engine: Engine) -> None:
                 load = transport.load_button()
             table = gr.Markdown(elem_id="compare-table", elem_classes="dd-table")
 
-    controls = [model, lanes, calls, images, label, guidance, seed]
+    controls = [model, lanes, calls, images, label, guidance, schedule, seed]
 
-    def to_recipe(model, lanes, calls, images, label, guidance, seed) -> Recipe:
+    def to_recipe(model, lanes, calls, images, label, guidance, schedule, seed) -> Recipe:
         if len(lanes or []) < 2:
             raise RecipeError("choose at least two lanes to compare")
-        return recipe(model, [_lane(pair) for pair in lanes], calls, images, label, guidance, seed, equal_calls=True)
+        made = [replace(_lane(pair), schedule=schedule) for pair in lanes]
+        return recipe(model, made, calls, images, label, guidance, seed, equal_calls=True)
 
     def fill(run: Run) -> list:
         loaded = run.recipe
         pairs = [f"{lane.process}/{lane.method}" for lane in loaded.lanes]
+        schedules = [lane.schedule for lane in loaded.lanes if lane.schedule != "default"]
         return [
             loaded.checkpoint, gr.Dropdown(lane_choices(models, loaded.checkpoint), value=pairs), loaded.steps,
             loaded.images, gr.Dropdown(class_choices(models, loaded.checkpoint), value=str(loaded.label)),
-            loaded.guidance, loaded.seed,
+            loaded.guidance, schedules[0] if schedules else "default", loaded.seed,
         ]  # fmt: skip
 
     def measured(session: Session | None) -> str:
@@ -120,7 +129,8 @@ def _row(run: Run, i: int, records: list[dict]) -> list[str]:
     steps = steps_for(made.steps, lane.method)
     calls = steps * calls_per_step(lane.method)
     stored = find_samples(records, sha256, lane.process, lane.method, steps, made.guidance) or {}
-    stored = stored if made.label == "each" or not run.config["network"]["classes"] else {}  # of samples of all classes
+    all_classes = made.label == "each" or not run.config["network"]["classes"]
+    stored = stored if all_classes and lane.schedule == "default" and not lane.options else {}
     bound = find_bound(records, sha256, lane.process, lane.method) or {}
     seconds = sum(views[i].milliseconds for views in run.views) / 1000
 

@@ -4,10 +4,12 @@ import html
 import random
 
 import gradio as gr
+import torch
 
 from dd.data import LABELS
 from dd.processes import OWN_NETWORK, REGISTRY, process, suits
 from dd.runs import Lane, Models, Recipe, RecipeError
+from dd.samplers import GRIDS, time_grid
 
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 PROCESS_NAMES = {
@@ -31,6 +33,11 @@ METHOD_NAMES = {
     "ddpm": "DDPM (ancestral)",
     "ddim": "DDIM (ODE)",
 }
+SCHEDULE_NAMES = {
+    "cosine": "cosine in t, denser at both ends",
+    "information": "even in t",
+    "native": "even in the process' own time",
+}
 
 
 def process_choices(models: Models, model: str, inpaint: bool = False) -> list[tuple[str, str]]:
@@ -47,6 +54,14 @@ def process_choices(models: Models, model: str, inpaint: bool = False) -> list[t
 def method_choices(name: str) -> list[tuple[str, str]]:
     methods = process(name, 2, 784).methods
     return [(METHOD_NAMES.get(method, method), method) for method in methods]
+
+
+def schedule_choices(name: str) -> list[tuple[str, str]]:
+    """The schedules that differ for this process: the own time of some is t itself."""
+    named = process(name, 2, 784)
+    own, even = (torch.tensor(time_grid(named, 4, kind)) for kind in ("native", "information"))
+    kinds = [kind for kind in GRIDS if kind != "native" or not torch.allclose(own, even, atol=1e-6)]
+    return [(SCHEDULE_NAMES[kind], kind) for kind in kinds]
 
 
 def title(lane: Lane) -> str:

@@ -5,6 +5,7 @@ import gradio as gr
 from dd.processes import EVERY
 from dd.processes import process as named_process
 from dd.runs import MAX_IMAGES, MAX_STEPS, Lane, Models, Recipe, Run
+from dd.samplers import default_grid
 from dd.ui import explorer, transport
 from dd.ui.controls import (
     OPTION_NAMES,
@@ -18,6 +19,7 @@ from dd.ui.controls import (
     process_and_sampler,
     process_choices,
     recipe,
+    schedule_choices,
     seed_with_dice,
 )
 from dd.ui.engine import Engine
@@ -51,7 +53,11 @@ def build(models: Models, engine: Engine) -> gr.State:
             label = class_dropdown(models, model)
             guidance = guidance_slider(label)
             seed = seed_with_dice("generate")
-            with gr.Accordion("Options of the process", open=False) as box:
+            with gr.Accordion("Options of process and sampler", open=False):
+                schedule = gr.Dropdown(
+                    schedule_choices("dirichlet"), value=default_grid("dirichlet"), label="Schedule",
+                    info="Where the steps go; t is the share of information that noise has destroyed.",
+                )  # fmt: skip
                 options = _option_sliders()
         with gr.Column(scale=3, min_width=320, elem_classes="dd-stage"):
             note = gr.Markdown(CODES, visible="vqvae" in models.config(model.value)["data"])
@@ -62,30 +68,38 @@ def build(models: Models, engine: Engine) -> gr.State:
                 transport.downloads("generate", session)
                 load = transport.load_button()
 
-    controls = [model, process, sampler, steps, images, label, guidance, seed, *options.values()]
+    controls = [model, process, sampler, steps, images, label, guidance, seed, schedule, *options.values()]
 
-    def to_recipe(model, process, sampler, steps, images, label, guidance, seed, *values: float) -> Recipe:
+    def to_recipe(model, process, sampler, steps, images, label, guidance, seed, schedule, *values: float) -> Recipe:
         chosen = dict(zip(options, values, strict=True))
         known = {name: named_process(process, 2, 784).options[name] for name in offered(process, sampler)}
         wanted = {name: chosen[name] for name, option in known.items() if chosen[name] != option.default}
-        return recipe(model, [Lane(process, sampler, wanted)], steps, images, label, guidance, seed)
+        return recipe(model, [Lane(process, sampler, wanted, schedule)], steps, images, label, guidance, seed)
 
     def visible(model: str, process: str, sampler: str) -> list:
-        """What is shown only where it applies: the note on codes, the box of options, the options."""
+        """What is shown only where it applies: the note on codes, the options."""
         known = offered(process, sampler)
         note_ = gr.Markdown(visible="vqvae" in models.config(model)["data"])
-        return [note_, gr.Accordion(visible=bool(known)), *(gr.Slider(visible=name in known) for name in options)]
+        return [note_, *(gr.Slider(visible=name in known) for name in options)]
+
+    def begin(process: str, sampler: str) -> gr.Dropdown:
+        """The schedules of a process and sampler just chosen."""
+        return gr.Dropdown(schedule_choices(process), value=default_grid(sampler))
 
     def on_process(model: str, process: str) -> list:
-        return [first_method(process), *visible(model, process, method_choices(process)[0][1])]
+        first = method_choices(process)[0][1]
+        return [first_method(process), begin(process, first), *visible(model, process, first)]
 
     def on_model(model: str) -> list:
-        return visible(model, "dirichlet", "dirichlet")  # with which every model begins
+        return on_sampler(model, "dirichlet", "dirichlet")  # with which every model begins
 
-    chosen, applies = [model, process, sampler], [note, box, *options.values()]
-    model.input(on_model, model, applies, queue=False, **QUIET)
-    process.input(on_process, [model, process], [sampler, *applies], queue=False, **QUIET)
-    sampler.input(visible, chosen, applies, queue=False, **QUIET)
+    def on_sampler(model: str, process: str, sampler: str) -> list:
+        return [begin(process, sampler), *visible(model, process, sampler)]
+
+    chosen, applies = [model, process, sampler], [note, *options.values()]
+    model.input(on_model, model, [schedule, *applies], queue=False, **QUIET)
+    process.input(on_process, [model, process], [sampler, schedule, *applies], queue=False, **QUIET)
+    sampler.input(on_sampler, chosen, [schedule, *applies], queue=False, **QUIET)
 
     def fill(run: Run) -> list:
         loaded, lane = run.recipe, run.recipe.lanes[0]
@@ -93,7 +107,7 @@ def build(models: Models, engine: Engine) -> gr.State:
             loaded.checkpoint, gr.Dropdown(process_choices(models, loaded.checkpoint), value=lane.process),
             gr.Dropdown(method_choices(lane.process), value=lane.method), loaded.steps, loaded.images,
             gr.Dropdown(class_choices(models, loaded.checkpoint), value=str(loaded.label)), loaded.guidance,
-            loaded.seed,
+            loaded.seed, gr.Dropdown(schedule_choices(lane.process), value=lane.grid),
         ]  # fmt: skip
         known = run.processes[0].options
         chosen = {name: lane.options.get(name, option.default) for name, option in known.items()}

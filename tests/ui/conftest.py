@@ -72,3 +72,13 @@ def page(browser, app_url):
     yield page
     assert page.errors == []
     context.close()
+
+
+def offered(page, label: str) -> list[str]:
+    """What the dropdown of that label has on offer; it is closed again."""
+    page.get_by_label(label, exact=True).locator("visible=true").click()
+    page.get_by_role("option").first.wait_for()
+    found = [text.removeprefix("✓").strip() for text in page.get_by_role("option").all_inner_texts()]
+    page.keyboard.press("Escape")
+    page.get_by_role("option").first.wait_for(state="hidden")
+    return found

@@ -1,6 +1,7 @@
 """Tab "Compare": what the table says of a run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,15 @@ def test_a_lane_s_row_has_its_time_here_and_what_is_stored_of_its_setting(models
     assert second[3:] == ["62.25", "2.50 (0.50)", "75.0%", "0.125"]
 
 
-@pytest.mark.parametrize("changes", [{"steps": 5}, {"guidance": 2.0}, {"label": "any"}, {"label": 3}])
+OTHER_LANES = [
+    tuple(replace(lane, **change) for lane in LANES)
+    for change in ({"schedule": "information"}, {"options": {"stretch": 2.0}})
+]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"steps": 5}, {"guidance": 2.0}, {"label": "any"}, {"label": 3}, *({"lanes": l} for l in OTHER_LANES)]
+)
 def test_what_was_measured_at_another_setting_is_not_measured_here(models: Models, changes: dict):
     row = rows(models, **changes)[0]
     assert row[3:] == ["61.50", *["not measured"] * 3]

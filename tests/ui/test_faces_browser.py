@@ -11,7 +11,7 @@ from PIL import Image
 from dd.runs import Models, Recipe, Run
 from tests.test_images import SVG, encoded, picture, png_of_zeros
 from tests.tiny import write_checkpoint, write_faces, write_vqvae
-from tests.ui.conftest import App, running
+from tests.ui.conftest import App, offered, running
 from tests.ui.test_pages_browser import PIXELS, scrub, set_slider, wait_done
 from tests.ui.test_reconstruct_browser import paint
 
@@ -63,15 +63,6 @@ def choose(page, label: str, option: str) -> None:
     page.wait_for_timeout(300)
     while page.unanswered:
         page.wait_for_timeout(50)
-
-
-def offered(page, label: str) -> list[str]:
-    page.get_by_label(label, exact=True).locator("visible=true").click()
-    page.get_by_role("option").first.wait_for()
-    found = [text.removeprefix("✓").strip() for text in page.get_by_role("option").all_inner_texts()]
-    page.keyboard.press("Escape")
-    page.get_by_role("option").first.wait_for(state="hidden")
-    return found
 
 
 def open_tab(page, *names: str) -> None:

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from bench.visitor import Visitor
+from dd.ui.controls import SCHEDULE_NAMES
 from dd.ui.transport import FOUR
+from tests.ui.conftest import offered
 
 pytestmark = pytest.mark.browser
 
@@ -176,14 +178,17 @@ def test_who_waits_sees_the_place_in_the_queue(page, app_url):
 
 
 def test_process_changes_the_samplers_and_options_on_offer(page):
-    box = page.get_by_text("Options of the process").first
-    box.click()
+    page.get_by_text("Options of process and sampler").first.click()
     dilation = page.get_by_text("Time dilation c", exact=True)
     dilation.wait_for()
+    assert offered(page, "Schedule") == list(SCHEDULE_NAMES.values())
     page.get_by_label("Process", exact=True).locator("visible=true").click()
     page.get_by_role("option", name="D3PM, absorbing").click()
     dilation.wait_for(state="hidden")
-    box.wait_for(state="hidden")  # nothing is left in it
+    page.get_by_label("Schedule", exact=True).locator("visible=true").click()
+    page.get_by_role("option", name="even in t", exact=True).click()
+    page.get_by_label("Seed").locator("visible=true").click()
+    assert len(offered(page, "Schedule")) == 2  # this process' own time is t itself
     set_slider(page, "Steps", 4)
     page.click("#generate-run")
     wait_done(page, "generate-player")
