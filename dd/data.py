@@ -27,14 +27,14 @@ LABELS = {"mnist": MNIST_LABELS, "fashion-mnist": FASHION_LABELS}
 
 
 @dataclass(frozen=True)
-class Grey:
-    """Grey images (N, H, W) uint8 with labels (N,)."""
+class Labelled:
+    """Images (N, H, W) of grey values or of codes, whole numbers, with labels (N,)."""
 
     images: Tensor
     labels: Tensor
 
 
-def load(name: str, split: str, root: str | Path = "data", download: bool = True) -> Grey:
+def load(name: str, split: str, root: str | Path = "data", download: bool = True) -> Labelled:
     """name: "mnist" or "fashion-mnist"; split: train, held-out or test; download: where no copy is there."""
     from torchvision import datasets  # takes a second to import, which the app need not wait for
 
@@ -53,7 +53,7 @@ def load(name: str, split: str, root: str | Path = "data", download: bool = True
     if split != "test":
         part = slice(-HELD_OUT, None) if split == "held-out" else slice(None, -HELD_OUT)
         images, labels = images[part], labels[part]
-    return Grey(images, labels)
+    return Labelled(images, labels)
 
 
 def to_cells(images: Tensor, K: int, how: str, generator: torch.Generator) -> Tensor:

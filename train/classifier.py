@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dd import checkpoints
-from dd.data import HELD_OUT, Grey, load, to_cells
+from dd.data import HELD_OUT, Labelled, load, to_cells
 from dd.device import autocast, best_device
 from dd.metrics import judge
 from dd.networks.classifier import Classifier
@@ -121,7 +121,7 @@ def train(args: argparse.Namespace) -> None:
         measure(out / "checkpoint", "held-out", args.data_root, device)
 
 
-def cells_of(data: Grey, config: dict) -> tuple[Tensor, Tensor]:
+def cells_of(data: Labelled, config: dict) -> tuple[Tensor, Tensor]:
     """A whole split as categories and labels; drawing, where the binarisation draws, is seeded."""
     K, how = config["data"]["K"], config["data"]["cells"]
     return to_cells(data.images, K, how, torch.Generator().manual_seed(0)), data.labels

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dd import checkpoints
-from dd.data import Grey
+from dd.data import Labelled
 from dd.networks.vqvae import CausalContext, VqVae
 from train.pictures import Pictures, labels, split_below
 
@@ -53,13 +53,13 @@ def load_codes(path: str | Path) -> Codes:
     return Codes(codes.long(), labels_.long(), held_out, int(metadata["K"]), names, metadata["vqvae_sha256"])
 
 
-def load_grids(path: str | Path, split: str) -> Grey:
+def load_grids(path: str | Path, split: str) -> Labelled:
     """The grids and labels of a split, "train" or "held-out", as data to train a denoiser on."""
     if not Path(path).is_file():
         raise SystemExit(f"there is no {path}; make it with python -m train.codes (its docstring says how)")
     codes = load_codes(path)
     chosen = codes.held_out if split == "held-out" else ~codes.held_out
-    return Grey(codes.codes[chosen], codes.labels[chosen])
+    return Labelled(codes.codes[chosen], codes.labels[chosen])
 
 
 @torch.inference_mode()

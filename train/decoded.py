@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dd import checkpoints, perceptual
 from dd.checkpoints import Checkpoint
-from dd.data import Grey
+from dd.data import Labelled
 from dd.looks import decoded
 from dd.metrics import frechet_distance, precision_recall
 from dd.networks.vqvae import VqVae
@@ -30,7 +30,7 @@ def find_vqvae(source: str | Path, config: dict, folder: str | Path | None) -> P
     return folder
 
 
-def encode_split(vqvae: Checkpoint, size: int, split: str, root: str | Path) -> Grey:
+def encode_split(vqvae: Checkpoint, size: int, split: str, root: str | Path) -> Labelled:
     """The code grids of the pictures below `root`: of those kept apart by their names, or of the others.
 
     Every picture below `root` counts as one of the test split.
@@ -38,7 +38,7 @@ def encode_split(vqvae: Checkpoint, size: int, split: str, root: str | Path) -> 
     parts = None if split == "test" else split_below(root, vqvae.config["data"])
     files = find(root) if parts is None else parts.held_out if split == "held-out" else parts.train
     pictures = readable(files, vqvae.network.colours)
-    return Grey(encode(vqvae.network, pictures, size), torch.from_numpy(labels(pictures.files)[0]))
+    return Labelled(encode(vqvae.network, pictures, size), torch.from_numpy(labels(pictures.files)[0]))
 
 
 @torch.inference_mode()

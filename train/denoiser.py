@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dd import checkpoints
-from dd.data import Grey, epoch_order, load, to_cells
+from dd.data import Labelled, epoch_order, load, to_cells
 from dd.device import autocast, best_device
 from dd.likelihood import estimate_bound, network_denoiser, training_loss
 from dd.looks import Decoded, GreyLevels
@@ -43,7 +43,7 @@ from train.state import (
 )
 
 
-def batch_at(data: Grey, config: dict, step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
+def batch_at(data: Labelled, config: dict, step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
     """This worker's share of a step's grey images and labels; epochs are permutations."""
     size = config["batch"] // world
     per_epoch = len(data.images) // config["batch"]

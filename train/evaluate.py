@@ -41,7 +41,7 @@ from tqdm import tqdm
 
 from dd import checkpoints
 from dd.checkpoints import Checkpoint, CheckpointError
-from dd.data import Grey, grid_of, load, to_cells
+from dd.data import Labelled, grid_of, load, to_cells
 from dd.device import best_device, for_inference
 from dd.likelihood import (
     Bound,
@@ -114,7 +114,7 @@ def load_cells(config: dict, split: str, root: str | Path, images: int, draws: i
     return to_cells(data.images[order], K, how, generator)
 
 
-def _load(data: dict, split: str, root: str | Path) -> Grey:
+def _load(data: dict, split: str, root: str | Path) -> Labelled:
     source = data["source"]
     if source == "codes":
         vqvae = checkpoints.load(data["vqvae_folder"])

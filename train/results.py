@@ -88,7 +88,8 @@ def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[Recor
         yield setting, _bound_job(args, checkpoint, process_)
 
     known = {method for _, process_ in pairs for method in process_.methods}
-    if unknown := set(args.samplers or ()) - known:
+    wanted = set(args.samplers or known)
+    if unknown := wanted - known:
         raise evaluate.EvaluationError(
             f"no sampler {unknown.pop()!r} among those of {', '.join(p.name for _, p in pairs)}; "
             f"choose from {', '.join(sorted(known))}"
@@ -101,7 +102,7 @@ def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[Recor
 
     for calls in args.calls:
         for checkpoint, process_ in pairs:
-            for sampler in (method for method in process_.methods if method in (args.samplers or process_.methods)):
+            for sampler in (method for method in process_.methods if method in wanted):
                 steps = steps_for(calls, sampler, args.guidance)
                 setting = _setting(args, checkpoint, process_, "samples") | {
                     "sampler": sampler, "steps": steps, "guidance": args.guidance, "images": args.images,

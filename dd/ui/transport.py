@@ -107,6 +107,7 @@ def connect(
     def on_step(session: Session | None, *values: object) -> Iterator[tuple]:
         """One reverse step; of a new run the noise that it starts from is shown first."""
         session = session or Session()
+        session.halt()
         try:
             session.prepare(form.to_recipe(*values), models, engine)
             if session.shown == 0:

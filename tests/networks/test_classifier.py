@@ -9,7 +9,7 @@ import yaml
 from torch import Tensor
 
 from dd import checkpoints, data
-from dd.data import Grey
+from dd.data import Labelled
 from dd.networks.classifier import Classifier
 from train import classifier as script
 
@@ -27,14 +27,14 @@ CONFIG = {
 }
 
 
-def bars(n: int, seed: int) -> Grey:
+def bars(n: int, seed: int) -> Labelled:
     """Class 0: a horizontal bar, class 1: a vertical one."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, 2, (n,), generator=generator)
     images = torch.zeros(n, 8, 8, dtype=torch.uint8)
     for image, label in zip(images, labels, strict=True):
         (image if label == 0 else image.T)[int(torch.randint(2, 6, (1,), generator=generator))] = 255
-    return Grey(images, labels)
+    return Labelled(images, labels)
 
 
 @pytest.fixture
