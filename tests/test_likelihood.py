@@ -44,6 +44,14 @@ def test_bound_of_two_cells_of_64(name: str) -> None:
     assert -3 * error <= mean <= 0.01
 
 
+@pytest.mark.slow
+def test_bound_of_two_cells_of_64_with_unequal_alpha() -> None:
+    alpha = torch.linspace(0.5, 1.5, 64, dtype=torch.float64).round(decimals=1)
+    mean, error = excess(two_cells(), Dirichlet(64, 2 * 64, alpha), 2000, 64, 8)
+    assert error < 0.003
+    assert -3 * error <= mean <= 0.01
+
+
 def test_bound_with_unequal_alpha() -> None:
     alpha = torch.tensor([0.6, 1.0, 1.9], dtype=torch.float64)
     mean, error = excess(three_cells(), Dirichlet(3, 3 * 256, alpha), 2000, 256, 4)
