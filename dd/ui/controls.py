@@ -34,9 +34,9 @@ METHOD_NAMES = {
     "ddim": "DDIM (ODE)",
 }
 SCHEDULE_NAMES = {
-    "cosine": "cosine in t, denser at both ends",
+    "cosine": "cosine in t",
     "information": "even in t",
-    "native": "even in the process' own time",
+    "native": "even in its own time",
 }
 
 

@@ -56,7 +56,7 @@ def build(models: Models, engine: Engine) -> gr.State:
             with gr.Accordion("Options of process and sampler", open=False):
                 schedule = gr.Dropdown(
                     schedule_choices("dirichlet"), value=default_grid("dirichlet"), label="Schedule",
-                    info="Where the steps go; t is the share of information that noise has destroyed.",
+                    info="Where the steps go: cosine is denser at both ends of t, the share of information destroyed.",
                 )  # fmt: skip
                 options = _option_sliders()
         with gr.Column(scale=3, min_width=320, elem_classes="dd-stage"):
