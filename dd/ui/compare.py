@@ -65,7 +65,8 @@ def build(models: Models, engine: Engine) -> None:
             guidance = guidance_slider(label)
             schedule = gr.Dropdown(
                 [("each sampler's own", "default"), *((text, kind) for kind, text in SCHEDULE_NAMES.items())],
-                value="default", label="Schedule", info="Where the steps of all lanes go: cosine is denser at both ends.",
+                value="default", label="Schedule",
+                info="Where the steps of all lanes go: cosine is denser at both ends.",
             )  # fmt: skip
             seed = seed_with_dice("compare", "race")
         with gr.Column(scale=3, min_width=320, elem_classes="dd-stage"):
