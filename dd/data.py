@@ -74,6 +74,11 @@ def grid_of(data: dict) -> tuple[int, int]:
     return tuple(data.get("grid", (28, 28)))
 
 
+def some(x: Tensor, n: int) -> Tensor:
+    """n of the rows of x, or all if there are fewer: the same ones every time, from all over."""
+    return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:n]]
+
+
 def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
     """The permutation of n items in that epoch, a function of its arguments alone."""
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))

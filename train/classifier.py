@@ -10,14 +10,12 @@ Every random number of a step is a function of (seed, step), so a resumed run co
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import yaml
 from torch import Tensor
-from tqdm import tqdm
 
 from dd import checkpoints
 from dd.data import HELD_OUT, Labelled, load, to_cells
@@ -25,7 +23,8 @@ from dd.device import autocast, best_device
 from dd.metrics import judge
 from dd.networks.classifier import Classifier
 from train.denoiser import batch_at
-from train.state import Budget, JsonLines, StopFlag, cosine_rate, every, load_state, save_state, step_generator
+from train.loop import Loop, add_arguments, sentences
+from train.state import cosine_rate, step_generator
 
 LICENCES = {
     "mnist": ("MNIST (LeCun, Cortes, Burges)", "CC BY-SA 3.0"),
@@ -60,38 +59,31 @@ def accuracy(network: Classifier, cells: Tensor, labels: Tensor) -> float:
 
 def train(args: argparse.Namespace) -> None:
     config = yaml.safe_load(Path(args.config).read_text())
+    if args.steps is None and args.minutes is None:
+        args.steps = config["steps"]
     device = best_device() if args.device is None else torch.device(args.device)
-    out = Path(args.out or Path("runs") / config["name"])
     data = load(config["data"]["source"], "train", args.data_root)
-    held_out = cells_of(load(config["data"]["source"], "held-out", args.data_root), config)
 
     torch.manual_seed(config["seed"])
     network = checkpoints.build(config).to(device, memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=config["rate"], weight_decay=config["weight_decay"], fused=True
     )
-    budget = Budget(args.steps or config["steps"], None)
-    metrics, state_path = JsonLines(out / "metrics.jsonl"), out / "state.pt"
-    if args.resume:
-        state = load_state(state_path)
+
+    def state() -> dict:
+        return {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
+
+    def resume(state: dict) -> None:
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
-        budget.step, budget.seconds = state["step"], state["seconds"]
-        metrics.truncate_after(budget.step)
 
-    def save() -> None:
-        state = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
-        save_state(state_path, state | {"step": budget.step, "seconds": budget.seconds})
+    loop = Loop(args, config["name"], 0, resume)
 
-    stop, maybe_save = StopFlag(), every(60, save)
-    bar = tqdm(disable=args.quiet, initial=budget.step, total=budget.steps, unit="step")
-    network.train()
-    budget.start()
-    while budget.progress < 1 and not stop.raised:
+    def step(n: int, progress: float) -> dict:
         for group in optimiser.param_groups:
-            group["lr"] = cosine_rate(config["rate"], budget.progress, warmup=0.1)
-        generator = step_generator(config["seed"], budget.step, 0)
-        images, labels = batch_at(data, config, budget.step, 0, 1)
+            group["lr"] = cosine_rate(config["rate"], progress, warmup=0.1)
+        generator = step_generator(config["seed"], n, 0)
+        images, labels = batch_at(data, config, n, 0, 1)
         images = augment(images, config["augment"], generator)
         x = to_cells(images, config["data"]["K"], config["data"]["cells"], generator)
         with autocast(device):
@@ -100,25 +92,17 @@ def train(args: argparse.Namespace) -> None:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        budget.tick()
-        bar.update()
-        if budget.step % args.log_every == 0:
-            metrics.write(step=budget.step, seconds=round(budget.seconds, 1), loss=loss)
-        if budget.step % args.evaluate_every == 0:
-            network.eval()
-            share = accuracy(network, *held_out)
-            network.train()
-            metrics.write(step=budget.step, seconds=round(budget.seconds, 1), held_out_accuracy=share)
-            print(f"step {budget.step}: held-out accuracy {share:.4f}", flush=True)
-        maybe_save()
-        budget.start()
-    bar.close()
-    save()
-    if not stop.raised:
-        trained = {"seed": config["seed"], "steps": budget.step, "minutes": round(budget.seconds / 60, 1)}
+        return {"loss": loss.detach()}
+
+    def evaluate() -> dict:
+        """The checkpoint is written; its held-out accuracy."""
+        trained = {"seed": config["seed"], "steps": loop.budget.step, "minutes": loop.minutes}
         public = {k: config[k] for k in ("name", "architecture", "network", "data")}
-        checkpoints.save(out / "checkpoint", network.state_dict(), public | {"trained": trained})
-        measure(out / "checkpoint", "held-out", args.data_root, device)
+        checkpoints.save(loop.out / "checkpoint", network.state_dict(), public | {"trained": trained})
+        return {"accuracy": measure(loop.out / "checkpoint", "held-out", args.data_root, device)["accuracy"]}
+
+    network.train()
+    loop.run(step, evaluate, state)
 
 
 def cells_of(data: Labelled, config: dict) -> tuple[Tensor, Tensor]:
@@ -184,25 +168,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     task.add_argument("--measure", metavar="CHECKPOINT", help="measure this checkpoint instead of training")
     parser.add_argument("--split", default="held-out", choices=("held-out", "test"), help="what --measure looks at")
     parser.add_argument("--data-root", default="data", help="where torchvision finds or puts the data")
-    parser.add_argument("--out", help="run folder (default runs/NAME)")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out exactly")
-    parser.add_argument("--steps", type=int, help="instead of the configuration's")
-    parser.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
-    parser.add_argument("--log-every", type=int, default=20, help="steps between loss records")
-    parser.add_argument("--evaluate-every", type=int, default=429, help="steps between held-out accuracies")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_arguments(parser, budget_required=False)
     return parser.parse_args(argv)
 
 
+@sentences()
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     if args.config:
         train(args)
     else:
-        try:
-            measure(args.measure, args.split, args.data_root, best_device())
-        except checkpoints.CheckpointError as error:
-            sys.exit(str(error))
+        measure(args.measure, args.split, args.data_root, best_device())
 
 
 if __name__ == "__main__":

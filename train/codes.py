@@ -21,7 +21,8 @@ from torch import Tensor
 from dd import checkpoints
 from dd.data import Labelled
 from dd.networks.vqvae import CausalContext, VqVae
-from train.pictures import Pictures, labels, split_below
+from train.loop import sentences
+from train.pictures import Pictures, labels, readable, split_below
 
 SMOOTHING = 16.0  # observations that the shorter context counts for
 BATCH = 64
@@ -77,11 +78,11 @@ def encode_folder(checkpoint: str | Path, data: str | Path, size: int, mirror: b
     loaded = checkpoints.load(checkpoint)
     parts = split_below(data, loaded.config["data"])
     files = sorted(parts.train + parts.held_out)
-    pictures = Pictures(files, loaded.network.colours)
+    pictures = readable(files, loaded.network.colours)
     grids = [encode(loaded.network, pictures, size)] + [encode(loaded.network, pictures, size, True)] * mirror
-    classes, names = labels(files)
+    classes, names = labels(pictures.files)
     apart = set(parts.held_out)
-    held_out = torch.tensor([path in apart for path in files])
+    held_out = torch.tensor([path in apart for path in pictures.files])
     n = len(grids)
     all_labels = torch.from_numpy(classes).repeat(n)
     return Codes(torch.cat(grids), all_labels, held_out.repeat(n), loaded.network.K, names, loaded.sha256)
@@ -143,6 +144,7 @@ def fit_context(train: Tensor, test: Tensor, codebook: Tensor, steps: int, seed:
     return float(sum(losses) / test.numel())
 
 
+@sentences()
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Encode pictures to code grids and measure their entropies.")
     parser.add_argument("checkpoint")

@@ -16,10 +16,9 @@ import torch
 import torch.nn.functional as F
 import yaml
 from torch import Tensor
-from tqdm import tqdm
 
 from dd import checkpoints
-from dd.data import Labelled, epoch_order, load, to_cells
+from dd.data import Labelled, epoch_order, load, some, to_cells
 from dd.device import autocast, best_device
 from dd.likelihood import estimate_bound, network_denoiser, training_loss
 from dd.looks import Decoded, GreyLevels
@@ -28,19 +27,9 @@ from dd.processes import REGISTRY, Process, process
 from dd.render import tile, to_image
 from dd.samplers import Denoiser, generate
 from train.codes import load_codes, load_grids
+from train.loop import Loop, add_arguments, sentences
 from train.optimiser import MuonAdamW
-from train.state import (
-    Budget,
-    Ema,
-    JsonLines,
-    StopFlag,
-    cosine_rate,
-    every,
-    load_state,
-    save_state,
-    step_generator,
-    worker_count,
-)
+from train.state import Ema, cosine_rate, step_generator, worker_count
 
 
 def batch_at(data: Labelled, config: dict, step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
@@ -88,6 +77,56 @@ def mixture_loss(
     return torch.cat(losses).mean(), report
 
 
+class Trainer:
+    """Network, optimiser and average of a run.
+
+    parts: the processes with their shares of a worker's batch; world: how many workers there are.
+    """
+
+    def __init__(self, config: dict, parts: list[tuple[Process, int]], device: torch.device, world: int):
+        self.config, self.parts, self.device = config, parts, device
+        torch.manual_seed(config["seed"])
+        self.network = checkpoints.build(config).to(device, memory_format=torch.channels_last)
+        self.model = torch.nn.parallel.DistributedDataParallel(self.network) if world > 1 else self.network
+        self.optimiser = MuonAdamW(self.network, config["rate"], config["weight_decay"])
+        self.ema = Ema(self.network, config["ema"])
+
+    def begin_from(self, other: torch.nn.Module) -> None:
+        copy_matching(self.network, other)
+        self.ema = Ema(self.network, self.config["ema"])
+
+    def step(self, x0: Tensor, label: Tensor | None, progress: float, generator: torch.Generator) -> dict:
+        """One step on categories (B, H, W) and labels (B,); what is to be logged of it."""
+        rate = cosine_rate(self.config["rate"], progress)
+        self.optimiser.set_rate(rate)
+        losses = self.config.get("losses")
+        loss, report = mixture_loss(self.model, self.parts, x0, label, generator, self.device, losses)
+        self.optimiser.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config["clip"])
+        self.optimiser.step()
+        self.ema.update(self.network)
+        return {"loss": loss.detach(), "norm": norm, "rate": rate} | report
+
+    def averaged(self) -> torch.nn.Module:
+        """The network with the averaged weights."""
+        network = checkpoints.build(self.config).to(self.device).eval()
+        network.load_state_dict(self.ema.shadow)
+        return network
+
+    def state_dict(self) -> dict:
+        return {
+            "network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(),
+            "ema": self.ema.shadow, "ema_n": self.ema.n,
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.ema.load(state["ema"], state["ema_n"])
+
+
+@sentences()
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     config = yaml.safe_load(Path(args.config).read_text())
@@ -95,106 +134,54 @@ def main(argv: list[str] | None = None) -> None:
         config["seed"] = args.seed
     rank, world = worker_count()
     device = best_device() if args.device is None else torch.device(args.device)
-    out = Path(args.out or Path("runs") / config["name"])
-    out.mkdir(parents=True, exist_ok=True)
-
-    source, K = config["data"]["source"], config["data"]["K"]
-    if source == "codes":
+    K, how = config["data"]["K"], config["data"]["cells"]
+    if config["data"]["source"] == "codes":
         data, held_out = (load_grids(args.codes, split) for split in ("train", "held-out"))
         look = code_look(config, args.codes)
     else:
-        data, held_out = (load(source, split, args.data_root) for split in ("train", "held-out"))
+        data, held_out = (load(config["data"]["source"], split, args.data_root) for split in ("train", "held-out"))
         look = GreyLevels(K)
     H, W = data.images.shape[1:]
-    mixture = config["mixture"]
+    trainer = Trainer(config, dealt_out(config, H * W, world), device, world)
+    if args.init:
+        trainer.begin_from(checkpoints.load(args.init).network)
+    loop = Loop(args, config["name"], rank, trainer.load_state_dict)
+
+    def step(n: int, progress: float) -> dict:
+        generator = step_generator(config["seed"], n, rank)
+        images, labels = batch_at(data, config, n, rank, world)
+        x0 = to_cells(images, K, how, generator)
+        return trainer.step(x0, drop_labels(labels, config, generator), progress, generator)
+
+    def evaluate() -> dict:
+        """Held-out bounds, always of the same images; samples and checkpoint are written."""
+        averaged, generator = trainer.averaged(), torch.Generator().manual_seed(1)
+        x0 = to_cells(some(held_out.images, args.held_out), K, how, generator)
+        bounds = {p.name: held_out_loss(averaged, p, x0, generator, device) for p, _ in trainer.parts}
+        labels = torch.arange(40) % config["network"]["classes"] if config["network"]["classes"] else None
+        x = generate(trainer.parts[0][0], Denoiser(averaged, labels), (40, H, W), steps=64, generator=generator)
+        picture = tile(torch.from_numpy(look.of_cells(x)) / 254, columns=10)
+        to_image(picture, scale=2).save(loop.out / f"samples-{loop.budget.step:06d}.png")
+        trained = {"seed": config["seed"], "steps": loop.budget.step, "minutes": loop.minutes}
+        checkpoints.save(loop.out / "checkpoint", trainer.ema.shadow, public_config(config) | {"trained": trained})
+        return bounds
+
+    trainer.network.train()
+    loop.run(step, evaluate, trainer.state_dict)
+
+
+def dealt_out(config: dict, cells: int, world: int) -> list[tuple[Process, int]]:
+    """The processes of the mixture and how many images of a batch each of `world` workers gives to them."""
+    mixture, K = config["mixture"], config["data"]["K"]
     if sum(mixture.values()) != config["batch"]:
         raise SystemExit(f"the mixture {mixture} does not add up to the batch of {config['batch']}")
     if any(count % world for count in mixture.values()):
         raise SystemExit(f"the mixture {mixture} cannot be dealt out evenly to {world} workers")
-    parts = [(process(name, K, H * W), count // world) for name, count in mixture.items()]
+    parts = [(process(name, K, cells), count // world) for name, count in mixture.items()]
     for process_, _ in parts:
         if (kind := config.get("losses", {}).get(process_.name, process_.losses[0])) not in process_.losses:
             raise SystemExit(f"{process_.name} has no loss {kind!r}; choose one of {', '.join(process_.losses)}")
-
-    torch.manual_seed(config["seed"])
-    network = checkpoints.build(config).to(device, memory_format=torch.channels_last)
-    if args.init:
-        copy_matching(network, checkpoints.load(args.init).network)
-    model = torch.nn.parallel.DistributedDataParallel(network) if world > 1 else network
-    optimiser = MuonAdamW(network, config["rate"], config["weight_decay"])
-    ema = Ema(network, config["ema"])
-    budget = Budget(args.steps, args.minutes)
-    metrics = JsonLines(out / "metrics.jsonl")
-    state_path = out / "state.pt"
-    if args.resume:
-        state = load_state(state_path)
-        network.load_state_dict(state["network"])
-        optimiser.load_state_dict(state["optimiser"])
-        ema.load(state["ema"], state["ema_n"])
-        budget.step, budget.seconds = state["step"], state["seconds"]
-        if rank == 0:
-            metrics.truncate_after(budget.step)
-
-    def save() -> None:
-        if rank == 0:
-            save_state(
-                state_path,
-                {
-                    "network": network.state_dict(), "optimiser": optimiser.state_dict(), "ema": ema.shadow,
-                    "ema_n": ema.n, "step": budget.step, "seconds": budget.seconds,
-                },
-            )  # fmt: skip
-
-    def export() -> None:
-        if rank == 0:
-            trained = {"seed": config["seed"], "steps": budget.step, "minutes": round(budget.seconds / 60, 1)}
-            checkpoints.save(out / "checkpoint", ema.shadow, public_config(config) | {"trained": trained})
-
-    def evaluate() -> None:
-        if rank == 0:
-            averaged = checkpoints.build(config).to(device).eval()
-            averaged.load_state_dict(ema.shadow)
-            generator = torch.Generator().manual_seed(1)
-            x0 = to_cells(held_out.images[: args.held_out], K, config["data"]["cells"], generator)
-            bounds = {f"held_out/{p.name}": held_out_loss(averaged, p, x0, generator, device) for p, _ in parts}
-            metrics.write(step=budget.step, seconds=round(budget.seconds, 1), **bounds)
-            print({k: round(v, 2) for k, v in bounds.items()}, flush=True)
-            labels = torch.arange(40) % config["network"]["classes"] if config["network"]["classes"] else None
-            x = generate(parts[0][0], Denoiser(averaged, labels), (40, H, W), steps=64, generator=generator)
-            picture = tile(torch.from_numpy(look.of_cells(x)) / 254, columns=10)
-            to_image(picture, scale=2).save(out / f"samples-{budget.step:06d}.png")
-            export()
-
-    stop = StopFlag()
-    maybe_save, maybe_evaluate = every(60 * args.save_every, save), every(60 * args.evaluate_every, evaluate)
-    bar = tqdm(disable=rank != 0 or args.quiet, initial=budget.step, total=args.steps, unit="step")
-    budget.start()
-    network.train()
-    while budget.progress < 1 and not stop.raised:
-        rate = cosine_rate(config["rate"], budget.progress)
-        optimiser.set_rate(rate)
-        generator = step_generator(config["seed"], budget.step, rank)
-        images, labels = batch_at(data, config, budget.step, rank, world)
-        x0 = to_cells(images, K, config["data"]["cells"], generator)
-        label = drop_labels(labels, config, generator)
-        loss, report = mixture_loss(model, parts, x0, label, generator, device, config.get("losses"))
-        optimiser.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config["clip"])
-        optimiser.step()
-        ema.update(network)
-        budget.tick()
-        bar.update()
-        if rank == 0 and budget.step % args.log_every == 0:
-            metrics.write(step=budget.step, seconds=round(budget.seconds, 1), loss=loss, norm=norm, rate=rate, **report)
-            bar.set_postfix(loss=f"{float(loss.detach()):.1f}", progress=f"{budget.progress:.0%}")
-        maybe_save()
-        maybe_evaluate()
-        budget.start()
-    bar.close()
-    save()
-    if not stop.raised:
-        evaluate()
+    return parts
 
 
 def code_look(config: dict, path: str) -> Decoded:
@@ -276,18 +263,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", required=True, help="YAML file, see train/configs")
     parser.add_argument("--data-root", default="data", help="where torchvision finds or puts the data")
     parser.add_argument("--codes", default="codes.safetensors", help="for configs of codes: the file of train.codes")
-    parser.add_argument("--minutes", type=float, help="stepping time in all, resumed parts included")
-    parser.add_argument("--steps", type=int, help="steps in all, instead of --minutes")
-    parser.add_argument("--out", help="run folder (default runs/NAME)")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out exactly")
     parser.add_argument("--init", help="checkpoint to start from, with a fresh optimiser")
     parser.add_argument("--seed", type=int, help="instead of the configuration's")
-    parser.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
-    parser.add_argument("--save-every", type=float, default=3, help="minutes between saved states")
-    parser.add_argument("--evaluate-every", type=float, default=10, help="minutes between held-out bounds and samples")
     parser.add_argument("--held-out", type=int, default=500, help="held-out images per evaluation")
-    parser.add_argument("--log-every", type=int, default=20, help="steps between metric records")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_arguments(parser)
     return parser.parse_args(argv)
 
 

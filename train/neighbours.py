@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dd import checkpoints
-from dd.data import grid_of
+from dd.data import grid_of, some
 from dd.networks.vqvae import VqVae
 from dd.perceptual import PerceptualError
 from dd.render import tile, to_image
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> dict:
         "images": args.images, "training_grids": len(training),
         "distance": float(distances[:, 0].mean()), "distance_kept_apart": float(between.mean()),
         "codes_in_common": most_in_common(made, training),
-        "codes_in_common_kept_apart": most_in_common(apart[: args.images], training),
+        "codes_in_common_kept_apart": most_in_common(some(apart, args.images), training),
     }  # fmt: skip
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dd.checkpoints import write_text
+
 
 def worker_count() -> tuple[int, int]:
     """(rank, world size) as torchrun and accelerate set them; joins the process group if there are several."""
@@ -158,10 +160,10 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 class JsonLines:
-    """Append-only metrics; a record that cannot be written is reported once and the run goes on."""
+    """Append-only metrics; that records cannot be written is reported once, and the run goes on."""
 
     def __init__(self, path: Path):
-        self.path = path
+        self.path, self._complained = path, False
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def write(self, **record: Any) -> None:
@@ -169,7 +171,9 @@ class JsonLines:
             with self.path.open("a") as file:
                 file.write(json.dumps({k: _plain(v) for k, v in record.items()}) + "\n")
         except OSError as error:
-            print(f"warning: could not write {self.path} ({error})", flush=True)
+            if not self._complained:
+                print(f"warning: could not write {self.path} ({error}); its records are lost", flush=True)
+            self._complained = True
 
     def truncate_after(self, step: int) -> None:
         """Drop records beyond `step`, which a resumed run writes again, and half of one that a crash left."""
@@ -180,7 +184,7 @@ class JsonLines:
             with suppress(json.JSONDecodeError):
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
-        self.path.write_text("".join(kept))
+        write_text(self.path, "".join(kept))
 
 
 def _plain(value: Any) -> Any:

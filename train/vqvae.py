@@ -20,7 +20,6 @@ from pathlib import Path
 import torch
 import yaml
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from dd import checkpoints, perceptual
 from dd.device import autocast, best_device
@@ -29,21 +28,9 @@ from dd.networks.discriminator import PatchDiscriminator, adaptive_weight, discr
 from dd.networks.vqvae import CausalContext, Coded, VqVae
 from train.cards import vqvae_card
 from train.evaluate_vqvae import measure
+from train.loop import Loop, add_arguments, sentences
 from train.pictures import Pictures, load_split
-from train.state import (
-    Budget,
-    Ema,
-    JsonLines,
-    StopFlag,
-    average_gradients,
-    cosine_rate,
-    every,
-    gathered,
-    load_state,
-    save_state,
-    step_generator,
-    worker_count,
-)  # fmt: skip
+from train.state import Ema, average_gradients, cosine_rate, gathered, step_generator, worker_count
 
 RAMP = 0.05  # of the run, over which the weight of the price grows
 GAN_RAMP = 0.3  # of the run: so long the critic learns by itself before gan_start, and so long its weight grows after
@@ -105,7 +92,7 @@ class Trainer:
         average_gradients([*self.network.parameters(), *self.context.parameters()])
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config["clip"])
         self.optimiser.step()
-        report |= image_report | {"commit": commit, "price_nats": price, "norm": norm}
+        report = image_report | report | {"commit": commit, "price_nats": price, "norm": norm}
         report |= {} if self.decoder_only else self.codebook_step(coded, progress, generator)
         self.ema.update(self.network)
         return {k: v.item() if isinstance(v, Tensor) else v for k, v in report.items()}
@@ -159,6 +146,7 @@ def ramp(progress: float, start: float, length: float = RAMP) -> float:
     return min(1.0, max(0.0, (progress - start) / length))
 
 
+@sentences()
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     config = configure(args)
@@ -170,67 +158,35 @@ def main(argv: list[str] | None = None) -> None:
             f"{args.config} trains a decoder for given codes: give their checkpoint with --init, to --resume too"
         )
     device = best_device() if args.device is None else torch.device(args.device)
-    out = Path(args.out or Path("runs") / config["name"])
-    out.mkdir(parents=True, exist_ok=True)
-    data = config["data"]
+    data, colours = config["data"], config["network"]["colours"]
     files = load_split(data, args.data_root)
-    pictures = Pictures(files.train, config["network"]["colours"])
-    held_out = Pictures(files.held_out[: args.held_out], config["network"]["colours"])
+    pictures, held_out = Pictures(files.train, colours), Pictures(files.held_out[: args.held_out], colours)
     print(f"{len(files.train)} pictures to learn from, {len(files.held_out)} held out", flush=True)
 
     trainer = Trainer(config, device)
     if args.init:
         trainer.network.load_state_dict(checkpoints.load(args.init).network.state_dict())
         trainer.ema = Ema(trainer.network, config["ema"])
-    budget, metrics, state_path = Budget(args.steps, args.minutes), JsonLines(out / "metrics.jsonl"), out / "state.pt"
-    if args.resume:
-        state = load_state(state_path)
-        trainer.load_state_dict(state)
-        budget.step, budget.seconds = state["step"], state["seconds"]
-        if rank == 0:
-            metrics.truncate_after(budget.step)
+    loop = Loop(args, config["name"], rank, trainer.load_state_dict)
 
-    def save() -> None:
-        if rank > 0:
-            return
-        save_state(state_path, trainer.state_dict() | {"step": budget.step, "seconds": budget.seconds})
-
-    def evaluate() -> None:
-        if rank > 0:
-            return
-        trained = {"pictures": len(pictures), "seed": config["seed"], "steps": budget.step}
-        trained |= {"minutes": round(budget.seconds / 60, 1)}
-        export(out / "checkpoint", trainer.ema.shadow, config | {"trained": trained}, command(args))
-        averaged = checkpoints.load(out / "checkpoint", device).network
-        if len(held_out):
-            figures = measure(averaged, held_out, data["size"])
-            metrics.write(
-                step=budget.step, seconds=round(budget.seconds, 1), **{f"held_out/{k}": v for k, v in figures.items()}
-            )
-            print({k: v and round(v, 4) for k, v in figures.items()}, flush=True)
-            sheet(averaged, held_out, data["size"]).save(out / f"rebuilt-{budget.step:06d}.png")
-
-    stop = StopFlag()
-    maybe_save, maybe_evaluate = every(60 * args.save_every, save), every(60 * args.evaluate_every, evaluate)
-    bar = tqdm(disable=rank > 0 or args.quiet, initial=budget.step, total=args.steps, unit="step")
-    budget.start()
-    while budget.progress < 1 and not stop.raised:
-        mine, shared = (step_generator(config["seed"], budget.step, r) for r in (rank + 1, 0))
+    def step(n: int, progress: float) -> dict:
+        mine, shared = (step_generator(config["seed"], n, r) for r in (rank + 1, 0))
         x = pictures.batch(config["batch"] // world, data["crop"], data["smallest"], mine)
         x = x.to(device, memory_format=torch.channels_last)  # a fifth faster than planes, on CPUs with bf16
-        report = trainer.step(x, budget.progress, shared)
-        budget.tick()
-        bar.update()
-        if rank == 0 and budget.step % args.log_every == 0:
-            metrics.write(step=budget.step, seconds=round(budget.seconds, 1), **report)
-            bar.set_postfix(l1=f"{report['l1']:.4f}", lpips=f"{report['lpips']:.4f}")
-        maybe_save()
-        maybe_evaluate()
-        budget.start()
-    bar.close()
-    save()
-    if not stop.raised:
-        evaluate()
+        return trainer.step(x, progress, shared)
+
+    def evaluate() -> dict:
+        """Figures of held-out pictures; the checkpoint and some rebuilt pictures are written."""
+        trained = {"pictures": len(pictures), "seed": config["seed"]}
+        trained |= {"steps": loop.budget.step, "minutes": loop.minutes}
+        export(loop.out / "checkpoint", trainer.ema.shadow, config | {"trained": trained}, command(args))
+        if not len(held_out):
+            return {}
+        averaged = checkpoints.load(loop.out / "checkpoint", device).network
+        sheet(averaged, held_out, data["size"]).save(loop.out / f"rebuilt-{loop.budget.step:06d}.png")
+        return measure(averaged, held_out, data["size"])
+
+    loop.run(step, evaluate, trainer.state_dict)
 
 
 def configure(args: argparse.Namespace) -> dict:
@@ -255,6 +211,8 @@ def configure(args: argparse.Namespace) -> dict:
 def export(folder: Path, state: dict[str, Tensor], config: dict, command_line: str) -> None:
     """Weights, configuration and a model card that claims nothing that was not measured."""
     public = {k: config[k] for k in ("name", "architecture", "network", "data", "losses", "trained")}
+    if "folder" in public["data"]:
+        public["data"] = public["data"] | {"folder": Path(public["data"]["folder"]).name}
     checkpoints.save(folder, state, public)
     checkpoints.write_text(folder / "README.md", vqvae_card(config, command_line))
 
@@ -286,20 +244,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--without", nargs="*", default=[], choices=("lpips", "gan", "price"), help="losses to leave out"
     )
-    parser.add_argument("--minutes", type=float, help="stepping time in all, resumed parts included")
-    parser.add_argument("--steps", type=int, help="steps in all, instead of --minutes")
-    parser.add_argument("--out", help="run folder (default runs/NAME)")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out exactly")
     parser.add_argument("--init", help="checkpoint to start from, with a fresh optimiser")
     parser.add_argument("--seed", type=int, help="instead of the configuration's")
-    parser.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
-    parser.add_argument("--save-every", type=float, default=3, help="minutes between saved states")
-    parser.add_argument(
-        "--evaluate-every", type=float, default=10, help="minutes between held-out figures and pictures"
-    )
     parser.add_argument("--held-out", type=int, default=100, help="held-out pictures per evaluation, at most")
-    parser.add_argument("--log-every", type=int, default=20, help="steps between metric records")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_arguments(parser)
     return parser.parse_args(argv)
 
 

@@ -12,6 +12,7 @@ from dd import checkpoints, data
 from dd.data import Labelled
 from dd.networks.classifier import Classifier
 from train import classifier as script
+from train import loop
 
 CONFIG = {
     "name": "toy-classifier",
@@ -89,7 +90,7 @@ def test_resumed_training_equals_uninterrupted_training(toy: Path, tmp_path: Pat
             return self.steps > 10
 
     with monkeypatch.context() as patch:
-        patch.setattr(script, "StopFlag", StopAfterTen)
+        patch.setattr(loop, "StopFlag", StopAfterTen)
         halfway = run(toy, tmp_path / "parts")
     assert not (tmp_path / "parts" / "checkpoint").exists()
     resumed = run(toy, tmp_path / "parts", "--resume")

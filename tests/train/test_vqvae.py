@@ -19,7 +19,8 @@ from torchvision import datasets
 from dd import checkpoints, perceptual
 from dd.checkpoints import CheckpointError
 from dd.images import ImageError, open_image
-from train import cards, codes, evaluate_vqvae, pictures, vqvae
+from tests.train.workers import assert_two_workers_train_one_network
+from train import cards, codes, evaluate_vqvae, loop, pictures, vqvae
 from train.pictures import Pictures, celeba, find, split
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +90,7 @@ def stop_after(monkeypatch, steps: int) -> None:
         def raised(self):
             return next(calls) >= steps
 
-    monkeypatch.setattr(vqvae, "StopFlag", Flag)
+    monkeypatch.setattr(loop, "StopFlag", Flag)
 
 
 # -- training --------------------------------------------------------------------------------------------------------
@@ -208,26 +209,8 @@ def test_sigterm_saves_and_the_run_can_be_resumed(root):
 
 @pytest.mark.slow
 def test_two_workers_of_torchrun_keep_one_codebook(root):
-    """Each worker writes what it ends with; weights and codebooks must be the same to the bit."""
-    script = """
-import sys, torch
-from train import state, vqvae
-steps = vqvae.Trainer.step
-def step(self, *a):
-    report = steps(self, *a)
-    torch.save(self.state_dict(), sys.argv[-1] + str(state.worker_count()[0]))
-    return report
-vqvae.Trainer.step = step
-vqvae.main(sys.argv[1:-1])
-"""
-    (root / "worker.py").write_text(script)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, str(root / "worker.py"), *arguments(root, "two", "--steps", "4"), str(root / "end")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    one, two = (torch.load(root / f"end{rank}", weights_only=True)["network"] for rank in (0, 1))
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    """The codebook is one of the weights."""
+    assert_two_workers_train_one_network("vqvae", arguments(root, "two", "--steps", "4"), root)
     assert len(records(root, "two")) > 0
 
 
