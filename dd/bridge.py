@@ -39,7 +39,7 @@ class Tables:
     log_m: Tensor
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=64)
 def tables(kernel: WrightFisher, tau_s: float, tau_t: float) -> Tables:
     theta, alpha = kernel.theta, kernel.unique_alpha.numpy()
     j = np.arange(kernel.log_lineages(tau_t).shape[1])

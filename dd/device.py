@@ -20,13 +20,13 @@ def has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64"):
         return torch.cpu._is_amx_tile_supported()
     if device.type == "cpu":
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
 def autocast(device: torch.device) -> contextlib.AbstractContextManager:
     """bfloat16 autocast where it pays, nothing elsewhere."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bf16(device))
+    return torch.autocast(device.type, torch.bfloat16) if has_fast_bf16(device) else contextlib.nullcontext()
 
 
 def for_inference(network: nn.Module) -> "Frozen":

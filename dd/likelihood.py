@@ -224,4 +224,10 @@ def network_denoiser(network: nn.Module) -> Denoise:
 
 def differentiable_denoiser(network: nn.Module) -> Denoise:
     """The same with gradients, in full precision, for `ode_bound`."""
-    return lambda evidence, label: network(evidence, label)
+    device = next(network.parameters()).device
+
+    def denoise(evidence: Tensor, label: Tensor | None) -> Tensor:
+        f = network(evidence.to(device), None if label is None else label.to(device))
+        return f.to(evidence.device)
+
+    return denoise

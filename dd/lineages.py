@@ -32,10 +32,11 @@ def _mean_time(S: np.ndarray, m: np.ndarray, theta: float) -> np.ndarray:
 def _saddle(m: np.ndarray, tau: np.ndarray, theta: float) -> tuple[np.ndarray, np.ndarray]:
     """The S > 0 with G(S) = tau, and the width of the integrand there in the contour's parameter u.
 
-    log G is a decreasing function of log S with slope between -1 and -1/2, so a fixed slope of -3/4 contracts by 1/3.
+    log G is a decreasing function of log S with slope between -1 and -1/2, so a fixed slope of -3/4 contracts by 1/3:
+    24 rounds leave 1e-10 of the first error, which for small tau (S ~ 2 / tau^2) is large.
     """
     log_S = -np.log(tau) + np.zeros_like(m)
-    for _ in range(10):
+    for _ in range(24):
         log_S = log_S + np.log(_mean_time(np.exp(log_S), m, theta) / tau) / 0.75
     S, h = np.exp(log_S), 1e-4
     dG = (_mean_time(S * (1 + h), m, theta) - _mean_time(S * (1 - h), m, theta)) / (2 * h)  # S G'(S)

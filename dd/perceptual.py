@@ -6,8 +6,8 @@ PSNR and SSIM go on working.
 """
 
 import pickle
-import socket
 import time
+import urllib.request
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -45,7 +45,9 @@ def _ensure_weights() -> None:
     url = weights_url()
     hint = f"put {path.name} (from {url}) into {_shown(path.parent)}, or set TORCH_HOME to a folder that has it"
     try:
-        socket.create_connection((url.split("/")[2], 443), timeout=5).close()
+        urllib.request.urlopen(
+            urllib.request.Request(url, method="HEAD"), timeout=5
+        ).close()  # or a download might hang
         torch.hub.load_state_dict_from_url(url, progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:  # no network, no space, wrong hash
         raise PerceptualError(f"LPIPS weights are not available offline: {hint}") from error

@@ -60,10 +60,10 @@ def frame(image: Image.Image, how: str, size: int, colours: int) -> Image.Image:
 @torch.inference_mode()
 def rebuild(network: VqVae, image: Image.Image) -> Rebuilt:
     """Encode, quantise, decode. The figures are those of the 8-bit picture that comes back."""
-    x = to_tensor(image)
+    x, device = to_tensor(image), next(network.parameters()).device
     start = time.perf_counter()
-    with autocast(x.device):
-        x_hat, codes = network.reconstruct(x)
+    with autocast(device):
+        x_hat, codes = (y.cpu() for y in network.reconstruct(x.to(device)))
     seconds = time.perf_counter() - start
     rebuilt = (x_hat.float() * 255).round() / 255
     return Rebuilt(x, rebuilt, codes[0], _quality("VQ-VAE codes", network.bits_per_pixel(), rebuilt, x), seconds)
@@ -120,7 +120,8 @@ def highlight(rebuilt: Tensor, codes: Tensor, k: int, factor: int) -> Image.Imag
 @torch.inference_mode()
 def patch_of(network: VqVae, k: int, cells: int = 5) -> Image.Image:
     """What code k decodes to, surrounded by itself: the middle cells of a field of k."""
-    x = network.decode(torch.full((1, cells + 4, cells + 4), k)).clamp(0, 1)
+    device = next(network.parameters()).device
+    x = network.decode(torch.full((1, cells + 4, cells + 4), k, device=device)).clamp(0, 1).cpu()
     edge = 2 * network.factor
     return to_picture(x[..., edge:-edge, edge:-edge])
 

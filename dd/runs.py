@@ -8,7 +8,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from dd.checkpoints import Checkpoint
 from dd.data import grid_of
 from dd.device import for_inference
 from dd.looks import Decoded, GreyLevels, decoded, masked
-from dd.processes import EVERY, NO_ORDER, REGISTRY, process, suits
+from dd.processes import EVERY, NO_ORDER, OWN_NETWORK, REGISTRY, process, suits
 from dd.processes.clock import entropy
 from dd.samplers import GRIDS, Denoiser, Frame, default_grid, race, reverse, steps_for, time_grid
 
@@ -187,6 +187,8 @@ def _check_lane(lane: Lane, K: int, cells: int) -> Lane:
         if name not in process_.options:
             raise RecipeError(f"{lane.process} has no option {str(name)[:40]!r}")
         option = process_.options[name]
+        if lane.method not in option.methods:
+            raise RecipeError(f"{name} is an option of {', '.join(option.methods)}, not of {lane.method}")
         options[name] = real(value, name.capitalize(), option.minimum, option.maximum)
     options = {name: value for name, value in options.items() if value != process_.options[name].default}
     if lane.schedule not in ("default", *GRIDS):
@@ -195,13 +197,24 @@ def _check_lane(lane: Lane, K: int, cells: int) -> Lane:
     return Lane(lane.process, lane.method, options, schedule)
 
 
+def _one_at_a_time(load: Callable[[str], Checkpoint]) -> Callable[[str], Checkpoint]:
+    """`load`, which remembers; two threads that ask for the same at once get one and the same."""
+    remembered, lock = lru_cache(maxsize=8)(load), threading.Lock()
+
+    def loaded(name: str) -> Checkpoint:
+        with lock:
+            return remembered(name)
+
+    return loaded
+
+
 class Models:
     """The denoisers in a folder of checkpoints, loaded when first used."""
 
     def __init__(self, root: str | Path, device: str = "cpu"):
         self.root, self.device = Path(root), device
-        self._load = lru_cache(maxsize=8)(self._load_once)
-        self._load_vqvae = lru_cache(maxsize=8)(self._load_vqvae_once)
+        self._load = _one_at_a_time(self._load_once)
+        self._load_vqvae = _one_at_a_time(self._load_vqvae_once)
 
     def names(self, architecture: str = "evidence-unet") -> list[str]:
         """Checkpoints of that architecture, `digits` first; by default the denoisers."""
@@ -308,7 +321,7 @@ class Run:
             known = torch.where(torch.tensor(given.known) > 0, self.given, -1)
         self.processes = [process(lane.process, self.K, self.H * self.W) for lane in recipe.lanes]
         self.networks = [models.answering(recipe.checkpoint, p.architecture) for p in self.processes]
-        if known is not None and any(network is not checkpoint for network in self.networks):
+        if known is not None and any(p.name in OWN_NETWORK for p in self.processes):
             raise RecipeError("the DDPM on pixels knows no certain cells; choose another process to inpaint")
         shared = {c.sha256: Denoiser(c.network, self.labels, recipe.guidance, known) for c in self.networks}
         self._denoise = [shared[c.sha256] for c in self.networks]
@@ -330,11 +343,11 @@ class Run:
         runs = []
         lanes = zip(self.recipe.lanes, self.processes, self.generators, self._steps(), strict=True)
         for lane, process_, generator, steps in lanes:
-            times = time_grid(process_, steps, lane.grid)
+            start = 1.0 if self.given is None else self.recipe.given.t
+            times = time_grid(process_, steps, lane.grid, start)
             if self.given is None:
                 x = process_.prior((self.recipe.images, self.H, self.W), generator)
             else:
-                times = [self.recipe.given.t * t for t in times]
                 x = process_.perturb(self.given, torch.full((len(self.given),), times[0]), generator)
             runs.append(reverse(process_, x, times, lane.method, generator, **lane.options))
         return race(runs, self._denoise)
@@ -350,7 +363,7 @@ class Run:
         return max(self._steps()) + 1
 
     def measured(self) -> list[dict[str, Any]]:
-        """Of every lane, step by step: t, network calls so far, entropy in bits a cell, milliseconds."""
+        """Of every lane, step by step: t, queries of the network so far, entropy in bits a cell, milliseconds."""
         out = []
         for lane, views in zip(self.recipe.lanes, zip(*self.views, strict=True), strict=True):
             steps = {

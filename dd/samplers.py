@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import acos, pi
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,8 @@ class Query:
 class Frame:
     """What a viewer gets after each step: the state, and the posterior p over clean categories there.
 
-    seconds: what the step took, with the lane's share of the network calls that it has in common with others.
+    calls: queries of the network so far; with guidance each of them is two calls. seconds: what the step took, with the
+    lane's share of the network calls that it has in common with others.
     """
 
     step: int
@@ -51,21 +53,25 @@ class Frame:
     seconds: float = 0.0
 
 
-def time_grid(process: Process, steps: int, kind: str = "cosine") -> list[float]:
-    """steps + 1 times from 1 to 0: linear or cosine in destroyed information, or linear in the process' own time."""
+def time_grid(process: Process, steps: int, kind: str = "cosine", start: float = 1.0) -> list[float]:
+    """steps + 1 times from `start` to 0: linear or cosine in destroyed information, or linear in the process' own time.
+
+    From a start below 1, the steps are spread over the part of the whole way from 1 that lies below it.
+    """
     if steps < 1:
         raise ValueError(f"the number of steps must be at least 1, got {steps}")
-    i = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    if kind not in GRIDS:
+        raise ValueError(f"unknown grid {kind!r}; choose one of {', '.join(GRIDS)}")
+    first, begin, last = process.clock.native(torch.tensor([1.0, start, 0.0], dtype=torch.float64)).tolist()
+    passed = {"information": 1 - start, "cosine": acos(2 * start - 1) / pi, "native": (begin - first) / (last - first)}
+    i = torch.linspace(passed[kind], 1, steps + 1, dtype=torch.float64)
     if kind == "information":
         t = 1 - i
     elif kind == "cosine":
         t = (1 + torch.cos(torch.pi * i)) / 2
-    elif kind == "native":
-        first, last = process.clock.native(torch.tensor([1.0, 0.0], dtype=torch.float64))
-        t = process.clock.t(first + (last - first) * i)
     else:
-        raise ValueError(f"unknown grid {kind!r}; choose one of {', '.join(GRIDS)}")
-    t[0], t[-1] = 1.0, 0.0
+        t = process.clock.t(first + (last - first) * i)
+    t[0], t[-1] = start, 0.0
     return t.tolist()
 
 

@@ -16,7 +16,8 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from scipy.special import betaln, gammaln, roots_jacobi
+from scipy.linalg import eigh_tridiagonal
+from scipy.special import gammaln
 from torch import Tensor
 
 from dd.gamma import dirichlet, log_gamma, shares
@@ -80,7 +81,7 @@ class WrightFisher:
         to_series = _chebyshev_transform(self.tau_nodes)
         self._log_h = to_series @ (torch.stack(log_h) * tau_[:, None])  # (A, T, Z)
         log_slope = to_series @ torch.stack(log_slope)
-        cubics = _cubic_coefficients(torch.stack([self._log_h, log_slope]))
+        cubics = torch.cat([_cubic_coefficients(self._log_h), _cubic_coefficients(log_slope)], -1)
         self._cubics = cubics.movedim(-1, 0).contiguous()  # (8, A, T, Z - 1)
         self._log_q = to_series @ torch.from_numpy(log_q + death_rate(m, self.theta) * tau[:, None])  # (T, M)
         self._death_rate = torch.from_numpy(death_rate(m, self.theta))
@@ -124,15 +125,15 @@ class WrightFisher:
         _, n_alpha, _, n_cells = self._cubics.shape
         cubics = self._rows(self._cubics, tau)  # (8, A, B, Z - 1)
         cubics[:4] /= tau[:, None]  # what is tabulated is tau log h
-        cubics = cubics.to(x.dtype).to(x.device).flatten(1)
+        cubics = cubics.to(x.dtype).flatten(1)
         z = (x / self.eps).add_(1).log_().div_(self.dz)
         cell = z.floor().clamp_(0, n_cells - 1)
         w = z.sub_(cell)
         index = cell.int()
         if len(tau) * n_alpha > 1:
             trailing = (1,) * (x.ndim - 2)
-            batch = torch.arange(len(tau), dtype=torch.int32, device=x.device).view(-1, 1, *trailing)
-            row = self.row_of.int().to(x.device).view(1, -1, *trailing)
+            batch = torch.arange(len(tau), dtype=torch.int32).view(-1, 1, *trailing)
+            row = self.row_of.int().view(1, -1, *trailing)
             index = index + (row * len(tau) + batch) * n_cells
         index = index.flatten()
         c = [table.index_select(0, index).view(x.shape) for table in cubics]  # short vectors: they stay in the cache
@@ -141,11 +142,10 @@ class WrightFisher:
     def log_h_of(self, y: Tensor, tau: float, k: int) -> Tensor:
         """log h_tau,k(y) of the one category k at any y in [0, 1]: float64, like y."""
         tau_, row = self._check(tau), int(self.row_of[k])
-        rows = self._rows(self._log_h[row], tau_) / tau_[:, None]
-        c = _cubic_coefficients(torch.stack([rows, rows])[:, :, None])[0, 0]
+        c = _cubic_coefficients(self._rows(self._log_h[row], tau_)[0] / tau_)
         z = torch.log1p(y / self.eps) / self.dz
         cell = z.floor().clamp(0, len(c) - 1)
-        return _cubic(c[cell.long(), :4].unbind(-1), z - cell)
+        return _cubic(c[cell.long()].unbind(-1), z - cell)
 
     # -- exact sampling ----------------------------------------------------------------------------------------------
 
@@ -180,15 +180,29 @@ class WrightFisher:
         """KL(p_tau(. | e_k) || pi) = E log h_k(x_k), nats for every k: (K,), by Gauss-Jacobi quadrature."""
         kl = []
         for alpha_k in self.unique_alpha.tolist():
-            nodes, weights = roots_jacobi(200, self.theta - alpha_k - 1, alpha_k - 1)
-            log_norm = np.log(2) * (self.theta - 1) + betaln(alpha_k, self.theta - alpha_k)
-            y, w = (1 + nodes) / 2, weights * np.exp(-log_norm)
+            y, w = beta_quadrature(200, alpha_k, self.theta - alpha_k)
             column = int((self.alpha == alpha_k).nonzero()[0])
             x = torch.zeros(len(y), self.K, dtype=torch.float64)
             x[:, column] = torch.from_numpy(y)
             log_h = self.log_h(x, tau)[0][:, column]
             kl.append((torch.from_numpy(w) * log_h.exp() * log_h).sum())
         return torch.stack(kl)[self.row_of]
+
+
+def beta_quadrature(n: int, a: float, b: float) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes y and weights w with E f(y) ~ sum w f(y) for y ~ Beta(a, b): exact for polynomials below degree 2n.
+
+    Golub & Welsch (1969): eigenvalues, and squared first components of the eigenvectors, of the Jacobi polynomials'
+    recurrence. The weights are probabilities, so nothing overflows, whatever a and b are.
+    """
+    A, B, i = b - 1, a - 1, np.arange(1, n, dtype=np.float64)
+    s = 2 * i + A + B
+    diagonal = np.concatenate([[(B - A) / (A + B + 2)], (B - A) * (B + A) / (s * (s + 2))])
+    first = 4 * (1 + A) * (1 + B) / ((2 + A + B) ** 2 * (3 + A + B))  # its own form: A + B + 1 may be 0
+    i, s = i[1:], s[1:]
+    others = 4 * i * (i + A) * (i + B) * (i + A + B) / (s**2 * (s + 1) * (s - 1))
+    x, v = eigh_tridiagonal(diagonal, np.sqrt(np.concatenate([[first], others])))
+    return (1 + x) / 2, v[0] ** 2
 
 
 def multinomial(n: Tensor, p: Tensor, generator: torch.Generator) -> Tensor:
@@ -254,7 +268,7 @@ def _cubic(c: Sequence[Tensor], w: Tensor) -> Tensor:
 
 
 def _cubic_coefficients(rows: Tensor) -> Tensor:
-    """Local Lagrange cubics through four neighbouring nodes: (2, B, A, Z) -> (B, A, Z - 1, 8), rows side by side."""
+    """Local Lagrange cubics through four neighbouring nodes: (..., Z) -> (..., Z - 1, 4)."""
     Z = rows.shape[-1]
     start = (torch.arange(Z - 1) - 1).clamp(0, Z - 4)
     f = torch.stack([rows[..., start + j] for j in range(4)], -1)  # nodes start .. start + 3
@@ -266,5 +280,4 @@ def _cubic_coefficients(rows: Tensor) -> Tensor:
     c0 = g[..., 0] + a * (g[..., 1] + a * (g[..., 2] + a * g[..., 3]))
     c1 = g[..., 1] + a * (2 * g[..., 2] + a * 3 * g[..., 3])
     c2 = g[..., 2] + 3 * a * g[..., 3]
-    c = torch.stack([c0, c1, c2, g[..., 3]], -1)
-    return torch.cat([c[0], c[1]], -1).contiguous()
+    return torch.stack([c0, c1, c2, g[..., 3]], -1)

@@ -137,3 +137,10 @@ def test_threads_share_as_many_arenas_as_there_are_cores():
     done = subprocess.run([sys.executable, "-c", SERVE], cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
     cores = int(re.search(r"cores: (\d+)", done.stdout)[1])
     assert 1 <= done.stdout.count("<heap nr=") <= cores, done.stderr
+
+
+def test_where_torch_has_no_mkldnn_there_is_no_fast_bf16(monkeypatch):
+    """As in its builds for Apple's processors, where the operator that would know is missing, too."""
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not has_fast_bf16(CPU)

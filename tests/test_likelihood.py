@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dd.likelihood import cross_entropy, estimate_bound, exact_vlb, ode_bound, training_loss
+from dd.likelihood import cross_entropy, differentiable_denoiser, estimate_bound, exact_vlb, ode_bound, training_loss
 from dd.processes import REGISTRY, Process, process
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
@@ -193,3 +193,18 @@ def test_cross_entropy_and_hybrid() -> None:
 def test_entropy_of_the_toy_is_what_numpy_says() -> None:
     p = three_cells().joint.numpy()
     assert three_cells().entropy == pytest.approx(float(-(p * np.log(p)).sum()))
+
+
+def test_a_network_on_another_device_is_asked_there() -> None:
+    class Elsewhere(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1, device="meta"))
+
+        def forward(self, evidence, label):
+            assert evidence.device.type == label.device.type == "meta"
+            return torch.ones(evidence.shape)
+
+    f = differentiable_denoiser(Elsewhere())(torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.long))
+    assert f.device.type == "cpu"
+    assert f.shape == (2, 3, 4, 4)

@@ -30,7 +30,7 @@ def no_weights(monkeypatch, tmp_path):
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(perceptual.socket, "create_connection", refuse)
+    monkeypatch.setattr(perceptual.urllib.request, "urlopen", refuse)
     perceptual._lpips.cache_clear()
     perceptual._squeezenet.cache_clear()
     yield tmp_path

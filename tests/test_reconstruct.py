@@ -82,3 +82,25 @@ def test_a_codes_patch_is_what_it_decodes_to_among_itself(network):
     a, b = (np.asarray(reconstruct.patch_of(network, k)) for k in (3, 5))
     assert a.shape == (20, 20, 3)
     assert not np.array_equal(a, b)
+
+
+class Elsewhere(torch.nn.Module):
+    """A network on another device, which answers nothing but what is there."""
+
+    K, factor, colours = 16, 4, 3
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1, device="meta"))
+
+    def reconstruct(self, x):
+        assert x.device.type == "meta"
+        return torch.zeros(x.shape), torch.zeros(1, 4, 4, dtype=torch.long)
+
+    def bits_per_pixel(self):
+        return 0.25
+
+
+def test_a_network_on_another_device_gets_the_picture_there():
+    done = reconstruct.rebuild(Elsewhere(), picture(64, 64))
+    assert done.rebuilt.device.type == done.original.device.type == "cpu"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -125,6 +126,8 @@ def test_masked_cells_are_shown_as_masked(models):
         ({"lanes": (Lane("dirichlet", "guess"),)}, "no sampler"),
         ({"lanes": (Lane("dirichlet", "euler", {"speed": 2}),)}, "no option"),
         ({"lanes": (Lane("dirichlet", "euler", {"stretch": float("nan")}),)}, "Stretch"),
+        ({"lanes": (Lane("dirichlet", "heun", {"stretch": 2.0}),)}, "stretch is an option of dirichlet, euler, ode"),
+        ({"lanes": (Lane("gaussian", "heun", {"eta": 0.5}),)}, "eta is an option of"),
         ({"lanes": (Lane(schedule="square"),)}, "no schedule"),
         ({"lanes": (Lane(schedule={}),)}, "no schedule"),
         ({"steps": 500, "images": 64, "lanes": (Lane(),) * 4}, "lower one"),
@@ -293,3 +296,27 @@ def test_a_pinned_cell_clicked_again_is_taken_away_and_the_oldest_makes_room():
         pins = explorer.toggled(pins, (0, 0, 0, col))
     assert pins == [(0, 0, 0, col) for col in range(1, explorer.MOST_PINS + 1)]
     assert explorer.toggled(pins, pins[1]) == [pins[0], *pins[2:]]
+
+
+@pytest.mark.parametrize("method", process("dirichlet", 2, 784).methods)
+def test_every_sampler_starts_from_a_given_image(models, method):
+    """Noised to t = 0.5, in many short steps: the times begin there, and none is wasted on the way to it."""
+    cells = tuple(tuple((i + j) % 2 for j in range(28)) for i in range(28))
+    lane = Lane("dirichlet", method)
+    run = Run(dataclasses.replace(BASE, images=1, lanes=(lane,), steps=60, given=Given(cells, t=0.5)), models)
+    run.exhaust()
+    times = [views[0].t for views in run.views]
+    assert times[0] == pytest.approx(0.5)
+    assert times == sorted(times, reverse=True)
+    assert times[0] - times[1] > 0.5 / 60 / 10
+
+
+def test_threads_that_ask_for_a_model_at_once_get_the_same(tiny_root):
+    models, found = Models(tiny_root), []
+    threads = [threading.Thread(target=lambda: found.append(models.get("tiny"))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert all(checkpoint is found[0] for checkpoint in found)

@@ -143,6 +143,8 @@ def test_time_grids(kind: str) -> None:
         assert len(times) == steps + 1
         assert [float(times[0]), float(times[-1])] == [1.0, 0.0]
         assert bool((times.diff() < 0).all())
+    whole = time_grid(process("dirichlet", 3, 3), 100, kind)
+    assert time_grid(process("dirichlet", 3, 3), 40, kind, start=whole[60]) == pytest.approx(whole[60:], abs=1e-9)
 
 
 def test_bad_requests() -> None:

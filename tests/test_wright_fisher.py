@@ -11,7 +11,7 @@ from scipy import stats
 from dd.bridge import evolve
 from dd.lineages import log_lineages
 from dd.processes.dirichlet import Dirichlet
-from dd.wright_fisher import WrightFisher, wright_fisher
+from dd.wright_fisher import WrightFisher, beta_quadrature, wright_fisher
 from tests import oracles
 
 Y = (1e-9, 3.3e-7, 2e-4, 0.013, 0.17, 0.49, 0.71, 0.93, 0.9991, 1 - 2.7e-6, 1 - 1e-9)
@@ -98,6 +98,7 @@ def test_nothing_breaks_at_extreme_concentrations(K: int, alpha: float) -> None:
                 y = process.step(x, f, t, s, method, generator)
                 assert torch.allclose(y.sum(1), torch.ones(2000, 1, 1), atol=1e-5), method
     assert bool(torch.isfinite(process.evidence(process.prior((2000, 1, 1), generator), 1.0)).all())
+    assert 0 <= process.ends((28, 28)) <= 0.0102
 
 
 @pytest.mark.parametrize("K", [2, 256])
@@ -236,3 +237,12 @@ def test_bad_concentrations(alpha: list[float]) -> None:
 def test_tau_outside_the_tables() -> None:
     with pytest.raises(ValueError, match="tau must lie in"):
         wright_fisher(2).log_h(torch.full((1, 2), 0.5), 1e-9)
+
+
+@pytest.mark.parametrize(("a", "b"), [(1.0, 1.0), (0.3, 0.7), (1.0, 1535.0), (1000.0, 1000.0)])
+def test_beta_quadrature(a: float, b: float) -> None:
+    """Moments of the Beta law, to rounding: E y^n = prod (a + i) / (a + b + i)."""
+    y, w = beta_quadrature(40, a, b)
+    for n in (0, 1, 2, 7):
+        i = np.arange(n)
+        assert (w * y**n).sum() == pytest.approx(np.prod((a + i) / (a + b + i)), rel=1e-9)

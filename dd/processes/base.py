@@ -3,7 +3,8 @@
 Shapes: clean categories x_0 are (B, H, W) integers; evidence l, network output f and posterior p are (B, K, H, W) with
 the categories on axis 1; times t are scalars or (B,), 0 = data, 1 = noise. t is the fraction of one cell's information
 that the noise has destroyed (D3PM's mutual-information schedule), so it means the same for every
-process on categories (dd.processes.pixels keeps the time of its paper).
+process on categories (dd.processes.pixels keeps the time of its paper). States, evidence and generators live on the
+CPU, whatever device the network has (dd.samplers.Denoiser).
 """
 
 from dataclasses import dataclass

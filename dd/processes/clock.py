@@ -1,4 +1,4 @@
-"""Time by destroyed information, the one clock all processes share.
+"""Time by destroyed information, the one clock that all processes on categories share.
 
 1 - t = I(v) = 1 - E[H(softmax(l))] / log K for one cell under a uniform prior, where v is the process' own time
 (log tau of the Wright-Fisher diffusion, log noise-to-signal of the Gaussian, ...). Austin et al. (2021) use the same

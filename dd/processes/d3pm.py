@@ -98,6 +98,7 @@ class D3PM(Categorical):
         return self.posterior(self._weights(f, self.evidence(x_t, t)), x_t.flatten(1), n, s)
 
     def _weights(self, f: Tensor, l: Tensor) -> Tensor:
+        f, l = f.double(), l.double()  # guidance may stretch f far beyond what float32's exponent holds
         return _cells_last((f - torch.logsumexp(f + l, 1, keepdim=True)).exp())
 
     # -- likelihood --------------------------------------------------------------------------------------------------

@@ -261,7 +261,7 @@ def destroyed_information(kernel: WrightFisher, taus: np.ndarray) -> np.ndarray:
 
 
 def pairwise_confusion(kernel: WrightFisher, tau: float) -> float:
-    """Nats by which a corner is confused: max_k sum_j E[log(1 + h_j(x_j) / h_k(x_k)) | e_k] >= E[-log softmax(l)_k].
+    """Nats by which a corner is confused: (K - 1) max_kj E[log(1 + h_j(x_j) / h_k(x_k)) | e_k] >= E[-log softmax(l)_k].
 
     For K = 2 and equal alpha an equality; at small tau, where ties are between two corners, nearly one. The expectation
     under Dirichlet(alpha_k, alpha_j, rest) is a trapezoidal sum in x_k = s w, x_j = s (1 - w), along logit s and
@@ -279,6 +279,8 @@ def pairwise_confusion(kernel: WrightFisher, tau: float) -> float:
     for a_k in chosen:
         mean = []
         for a_j in chosen:
+            if a_j == a_k and int((kernel.alpha == a_k).sum()) < 2:
+                continue  # there is no other corner like this one
             rest = kernel.theta - a_k - a_j
             log_density = a_k * log_w + a_j * log_v - betaln(a_k, a_j) + db.log()
             log_s = torch.zeros(1, 1, dtype=torch.float64)

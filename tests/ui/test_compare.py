@@ -47,8 +47,8 @@ def test_a_lane_s_row_has_its_time_here_and_what_is_stored_of_its_setting(models
 
 
 OTHER_LANES = [
-    tuple(replace(lane, **change) for lane in LANES)
-    for change in ({"schedule": "information"}, {"options": {"stretch": 2.0}})
+    tuple(replace(lane, schedule="information") for lane in LANES),
+    (replace(LANES[0], options={"stretch": 2.0}), *LANES[1:]),
 ]
 
 
