@@ -20,7 +20,7 @@ except FileNotFoundError:
 
 from dd import hub
 from dd.checkpoints import CheckpointError
-from dd.device import keep_freed_memory
+from dd.device import device, keep_freed_memory
 from dd.runs import Models
 from dd.ui.app import CSS, JS, THEME, THREADS, build
 from dd.ui.upload import unwritable
@@ -44,6 +44,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--checkpoints", default=env("DD_CHECKPOINTS", Path(__file__).parent / "checkpoints"),
         help="folder of checkpoints, or a hub repository USER/NAME[@REVISION]",
     )  # fmt: skip
+    parser.add_argument(
+        "--device", type=device, default=env("DD_DEVICE", "cpu"), help="where the networks live (default cpu)"
+    )
     parser.add_argument("--queue-size", type=int, default=env("DD_QUEUE_SIZE", 64), help="visitors who may wait")
     parser.add_argument("--max-seconds", type=float, default=env("DD_MAX_SECONDS", 300), help="of computing, a run")
     parser.add_argument("--mcp", action="store_true", default=on("DD_MCP"), help="serve the API as MCP tools too")
@@ -55,7 +58,7 @@ def main() -> None:
     keep_freed_memory()
     try:
         root = hub.folder(args.checkpoints)
-        demo = build(Models(root), args.max_seconds)
+        demo = build(Models(root, args.device), args.max_seconds)
     except CheckpointError as error:
         sys.exit(f"error: {error}")
     except OSError as error:

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from dd import export, hub
 from dd.checkpoints import CheckpointError
+from dd.device import device
 from dd.runs import Lane, Models, Recipe, RecipeError, Run
 
 
@@ -25,7 +26,7 @@ def sample(args: argparse.Namespace) -> None:
             guidance=args.guidance,
             seed=args.seed,
         )
-    run = Run(recipe, Models(Path(args.checkpoint).resolve().parent))
+    run = Run(recipe, Models(Path(args.checkpoint).resolve().parent, args.device))
     with tqdm(total=run.recipe.steps, unit="step", disable=args.quiet) as bar:
         while (views := run.advance()) is not None:
             bar.update(views[0].step - bar.n)
@@ -76,6 +77,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     s.add_argument("--option", action="append", default=[], metavar="NAME=NUMBER", help="stretch, below, eta, ...")
     s.add_argument("--schedule", default="default", help="where the steps go: cosine, information or native")
     s.add_argument("--seed", default=0, help="the same seed gives the same picture")
+    s.add_argument("--device", type=device, default="cpu", help="where the network lives")
     s.add_argument("--recipe", help="JSON recipe saved earlier, instead of the options above")
     s.add_argument("--out", default="samples.png", help="final images")
     s.add_argument("--gif", help="animation of all steps")

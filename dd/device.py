@@ -72,6 +72,14 @@ def _program(network: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Te
         return network
 
 
+def device(name: str) -> torch.device:
+    """The device of that name; ValueError where there is none (with argparse: a sentence)."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"there is no device {name!r} here: {str(error).splitlines()[0]}") from error
+
+
 def best_device() -> torch.device:
     """The accelerator if there is one, else the CPU."""
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None

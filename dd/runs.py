@@ -211,7 +211,7 @@ def _one_at_a_time(load: Callable[[str], Checkpoint]) -> Callable[[str], Checkpo
 class Models:
     """The denoisers in a folder of checkpoints, loaded when first used."""
 
-    def __init__(self, root: str | Path, device: str = "cpu"):
+    def __init__(self, root: str | Path, device: torch.device | str = "cpu"):
         self.root, self.device = Path(root), device
         self._load = _one_at_a_time(self._load_once)
         self._load_vqvae = _one_at_a_time(self._load_vqvae_once)
@@ -230,6 +230,8 @@ class Models:
 
     def config(self, name: str) -> dict[str, Any]:
         """The configuration alone, without loading the weights."""
+        if not isinstance(name, str):
+            raise RecipeError(f"choose a model by its name, not {str(name)[:40]!r}")
         return checkpoints.read_config(self.root / name)
 
     def get(self, name: str) -> Checkpoint:

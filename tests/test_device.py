@@ -144,3 +144,9 @@ def test_where_torch_has_no_mkldnn_there_is_no_fast_bf16(monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert not has_fast_bf16(CPU)
+
+
+def test_a_device_that_is_not_there_is_said():
+    assert device.device("cpu") == CPU
+    with pytest.raises(ValueError, match="there is no device 'abacus' here"):
+        device.device("abacus")

@@ -31,10 +31,16 @@ def find_vqvae(source: str | Path, config: dict, folder: str | Path | None) -> P
 
 
 def encode_split(vqvae: Checkpoint, size: int, split: str, root: str | Path) -> Labelled:
-    """The code grids of the pictures below `root`: of those kept apart by their names, or of the others.
+    """The code grids of the pictures below `root`.
 
-    Every picture below `root` counts as one of the test split.
+    train, held-out: below its folder `train` where it has one, split by their names as for the VQ-VAE. test: below its
+    folder `test`; every picture, where there is neither.
     """
+    root, place = Path(root), "test" if split == "test" else "train"
+    if (root / place).is_dir():
+        root = root / place
+    elif split == "test" and (root / "train").is_dir():
+        raise ValueError(f"{root} has a folder train but none of the name test; its pictures are no test split")
     parts = None if split == "test" else split_below(root, vqvae.config["data"])
     files = find(root) if parts is None else parts.held_out if split == "held-out" else parts.train
     pictures = readable(files, vqvae.network.colours)
@@ -64,6 +70,8 @@ class Gallery:
 def gallery(vqvae: VqVae, root: str | Path, size: int, images: int) -> Gallery:
     """Every picture below `root`, and the same `images` of them at every call, rebuilt."""
     pictures = readable(find(root), vqvae.colours)
+    if images > len(pictures):
+        raise ValueError(f"there are {len(pictures):,} pictures below {root}; ask for at most that many samples")
     order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))[:images].tolist()
     parts = torch.arange(len(pictures)).split(BATCH)
     real = torch.cat([perceptual.features(pictures.whole(part.tolist(), size)) for part in parts])

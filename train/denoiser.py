@@ -18,6 +18,7 @@ import yaml
 from torch import Tensor
 
 from dd import checkpoints
+from dd.checkpoints import Checkpoint
 from dd.data import Labelled, epoch_order, load, some, to_cells
 from dd.device import autocast, best_device
 from dd.likelihood import estimate_bound, network_denoiser, training_loss
@@ -90,10 +91,12 @@ class Trainer:
         self.model = torch.nn.parallel.DistributedDataParallel(self.network) if world > 1 else self.network
         self.optimiser = MuonAdamW(self.network, config["rate"], config["weight_decay"])
         self.ema = Ema(self.network, config["ema"])
+        self.after: dict | None = None  # how the network was trained that this one began from
 
-    def begin_from(self, other: torch.nn.Module) -> None:
-        copy_matching(self.network, other)
+    def begin_from(self, other: Checkpoint) -> None:
+        copy_matching(self.network, other.network)
         self.ema = Ema(self.network, self.config["ema"])
+        self.after = other.config.get("trained", {}) | {"sha256": other.sha256}
 
     def step(self, x0: Tensor, label: Tensor | None, progress: float, generator: torch.Generator) -> dict:
         """One step on categories (B, H, W) and labels (B,); what is to be logged of it."""
@@ -117,13 +120,14 @@ class Trainer:
     def state_dict(self) -> dict:
         return {
             "network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(),
-            "ema": self.ema.shadow, "ema_n": self.ema.n,
+            "ema": self.ema.shadow, "ema_n": self.ema.n, "after": self.after,
         }  # fmt: skip
 
     def load_state_dict(self, state: dict) -> None:
         self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.ema.load(state["ema"], state["ema_n"])
+        self.after = state["after"]
 
 
 @sentences()
@@ -144,7 +148,7 @@ def main(argv: list[str] | None = None) -> None:
     H, W = data.images.shape[1:]
     trainer = Trainer(config, dealt_out(config, H * W, world), device, world)
     if args.init:
-        trainer.begin_from(checkpoints.load(args.init).network)
+        trainer.begin_from(checkpoints.load(args.init))
     loop = Loop(args, config["name"], rank, trainer.load_state_dict)
 
     def step(n: int, progress: float) -> dict:
@@ -162,7 +166,7 @@ def main(argv: list[str] | None = None) -> None:
         x = generate(trainer.parts[0][0], Denoiser(averaged, labels), (40, H, W), steps=64, generator=generator)
         picture = tile(torch.from_numpy(look.of_cells(x)) / 254, columns=10)
         to_image(picture, scale=2).save(loop.out / f"samples-{loop.budget.step:06d}.png")
-        trained = {"seed": config["seed"], "steps": loop.budget.step, "minutes": loop.minutes}
+        trained = {"seed": config["seed"], "steps": loop.budget.step, "minutes": loop.minutes, "after": trainer.after}
         checkpoints.save(loop.out / "checkpoint", trainer.ema.shadow, public_config(config) | {"trained": trained})
         return bounds
 

@@ -55,7 +55,7 @@ from dd.likelihood import (
 from dd.metrics import frechet_distance, judge, precision_recall
 from dd.networks.classifier import Classifier
 from dd.networks.unet import UNet
-from dd.perceptual import PerceptualError
+from dd.perceptual import WEIGHTS, PerceptualError
 from dd.processes import NO_ORDER, REGISTRY, Process, process, suits
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
@@ -177,7 +177,7 @@ class Reference:
     fid_floor: float
 
 
-def find_classifier(config: dict, source: str | Path | None, device: torch.device) -> Classifier:
+def find_classifier(config: dict, source: str | Path | None, device: torch.device) -> Checkpoint:
     """The classifier of `source`, or the shipped one of that data set."""
     known = config["data"]["source"]
     if source is None:
@@ -195,7 +195,7 @@ def find_classifier(config: dict, source: str | Path | None, device: torch.devic
             f"the classifier {judge_.name} has seen {judge_.config['data']['source']} at K = {judge_.network.K}, the "
             f"samples are {known} at K = {config['data']['K']}; give a matching one with --classifier"
         )
-    return judge_.network
+    return judge_
 
 
 def reference(config: dict, classifier: Classifier, split: str, images: int, root: str | Path) -> Reference:
@@ -385,10 +385,17 @@ def evaluate(args: argparse.Namespace) -> dict:
 Judge = Callable[[Samples], dict[str, float | None]]
 
 
+def judge_name(config: dict, args: argparse.Namespace) -> str:
+    """Whose features the FID is in: the file of SqueezeNet, or the hash of the classifier's weights."""
+    if config["data"]["source"] == "codes":
+        return WEIGHTS
+    return find_classifier(config, args.classifier, torch.device("cpu")).sha256
+
+
 def judge_of(config: dict, args: argparse.Namespace, device: torch.device) -> Judge:
     """Of samples of pixels a classifier, of samples of codes what they decode to (config: see with_vqvae)."""
     if config["data"]["source"] != "codes":
-        classifier = find_classifier(config, args.classifier, device)
+        classifier = find_classifier(config, args.classifier, device).network
         reference_ = reference(config, classifier, args.split, args.images, args.data_root)
         return lambda samples: compare(samples, reference_)
     vqvae = checkpoints.load(config["data"]["vqvae_folder"]).network

@@ -2,7 +2,7 @@
 
     python -m train.results [--checkpoints checkpoints/digits checkpoints/fashion] --data-root DATA [--minutes 30]
     python -m train.results --images 10000 --calls 100 --samplers dirichlet ancestral ddpm --data-root DATA
-    python -m train.results --checkpoints checkpoints/faces --split held-out --data-root DATA/faces64 \
+    python -m train.results --checkpoints checkpoints/faces --data-root DATA/faces64 --split held-out \
         --images 1000 --bound-images 500
 
 Every measured cell is appended to docs/results.jsonl at once, and cells measured before (same weights, setting, seed,
@@ -67,21 +67,16 @@ def processes_of(checkpoint: Checkpoint, wanted: list[str] | None) -> list[Proce
     return [evaluate.find_process(name, config) for name in wanted or names]
 
 
-def load_measurable(source: str | Path, split: str, device: torch.device) -> Checkpoint:
+def load_measurable(source: str | Path, device: torch.device) -> Checkpoint:
     checkpoint = load_denoiser(source, device)
     if checkpoint.config["data"]["source"] != "codes":
         return checkpoint
-    if split == "test":
-        raise evaluate.EvaluationError(
-            f"{checkpoint.name} generates codes, whose samples are set against every picture below --data-root, and "
-            "every picture there would count as one of the test split; give --split held-out"
-        )
     return replace(checkpoint, config=evaluate.with_vqvae(source, checkpoint.config))
 
 
 def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[Record, Callable[[], Record]]]:
     """Every cell as its setting and what measures it: bounds, samples by network calls, bounds of so many steps."""
-    loaded = [load_measurable(source, args.split, device) for source in args.checkpoints]
+    loaded = [load_measurable(source, device) for source in args.checkpoints]
     pairs = [(c, p) for c in loaded for p in processes_of(c, args.processes)]
     for checkpoint, process_ in (pair for pair in pairs if pair[1].name in REGISTRY):
         setting = _setting(args, checkpoint, process_, "bound") | {"images": args.bound_images}
@@ -95,11 +90,9 @@ def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[Recor
             f"choose from {', '.join(sorted(known))}"
         )
 
-    @cache
-    def judged_by(sha256: str) -> Judge:
-        config = next(c.config for c in loaded if c.sha256 == sha256)
-        return evaluate.judge_of(config, args, device)
-
+    configs = {c.sha256: c.config for c in loaded}
+    judge_name = cache(lambda sha256: evaluate.judge_name(configs[sha256], args))
+    judged_by = cache(lambda sha256: evaluate.judge_of(configs[sha256], args, device))
     for calls in args.calls:
         for checkpoint, process_ in pairs:
             for sampler in (method for method in process_.methods if method in wanted):
@@ -107,6 +100,7 @@ def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[Recor
                 setting = _setting(args, checkpoint, process_, "samples") | {
                     "sampler": sampler, "steps": steps, "guidance": args.guidance, "images": args.images,
                     "calls": steps * calls_per_step(sampler, args.guidance), "budget": calls,
+                    "judge": judge_name(checkpoint.sha256),
                 }  # fmt: skip
                 yield setting, _samples_job(args, checkpoint, process_, sampler, steps, judged_by)
 
@@ -256,11 +250,11 @@ def _steps_bound_table(bounds: list[Record]) -> str:
 
 def _group(record: Record) -> tuple:
     """Cells that can be compared with each other."""
-    return record["split"], record["guidance"], record["images"], record["seed"]
+    return tuple(record[key] for key in ("split", "guidance", "images", "seed", "judge"))
 
 
 def _sample_tables(cells: list[Record]) -> str:
-    split, guidance, images, seed = _group(cells[0])
+    split, guidance, images, seed, _ = _group(cells[0])
     floor_ = cells[0]["fid_floor"]
     codes = "fid_rebuilt" in cells[0]  # set against every picture, whatever the split
     floor_of = "as many pictures, rebuilt from their codes" if codes else "training images against the same"
@@ -284,10 +278,11 @@ def _sample_tables(cells: list[Record]) -> str:
     return "\n".join(lines)
 
 
-def page(old: str, records: list[Record], command: str) -> str:
+def page(old: str, records: list[Record]) -> str:
     """The page with everything between the marks replaced; the marks are added at the end where there are none."""
     text = (
-        f"{BEGIN}\n\nMade by `{command}`, with `--images`, `--bound-images` and `--split` as each table says. FID, "
+        f"{BEGIN}\n\nMade by `python -m train.results --checkpoints checkpoints/NAME --data-root DATA`, with "
+        "`--images`, `--bound-images` and `--split` as each table says. FID, "
         f"precision and recall (k = {NEIGHBOURS}) are in the features of the project's own classifier, or for faces of "
         "SqueezeNet, and compare only with each other, at the same number of images. Heun and Langevin steps call "
         "the network twice, guidance doubles every call; a column may hold a cell with up to three calls "
@@ -314,9 +309,12 @@ def plot(name: str, records: list[Record], folder: Path) -> None:
         for axis, what in zip(axes, ("fid", "seconds_per_image"), strict=True):
             axis.plot([r["calls"] for r in line], [r[what] for r in line], label=f"{process_} · {sampler}", **style)
     axes[0].axhline(cells[0]["fid_floor"], color="grey", linewidth=1)
-    axes[0].annotate("floor: training images", (0.01, cells[0]["fid_floor"]), xycoords=("axes fraction", "data"),
+    codes = "fid_rebuilt" in cells[0]
+    floor_ = "rebuilt pictures" if codes else "floor: training images"
+    axes[0].annotate(floor_, (0.01, cells[0]["fid_floor"]), xycoords=("axes fraction", "data"),
                      va="bottom", color="grey", fontsize=8)  # fmt: skip
-    for axis, label in zip(axes, ("FID (own classifier)", "seconds per image"), strict=True):
+    judge = "SqueezeNet" if codes else "own classifier"
+    for axis, label in zip(axes, (f"FID ({judge})", "seconds per image"), strict=True):
         axis.set(xscale="log", yscale="log", xlabel="network calls", ylabel=label)
     axes[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.suptitle(f"{name}: {cells[0]['images']:,} samples a point")
@@ -336,10 +334,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     records = current(results.read(out / "results.jsonl"))
     md = out / "results.md"
-    command = "python -m train.results --checkpoints " + " ".join(
-        f"checkpoints/{name}" for name in dict.fromkeys(r["checkpoint"] for r in records)
-    )
-    write_text(md, page(md.read_text() if md.is_file() else "", records, command + " --data-root DATA"))
+    write_text(md, page(md.read_text() if md.is_file() else "", records))
     for name in dict.fromkeys(r["checkpoint"] for r in records if r["kind"] == "samples"):
         plot(name, records, out)
     print("complete" if complete else "the minutes are over; run the same command again to go on", flush=True)
@@ -352,7 +347,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--samplers", nargs="+", help="default: all that each process has")
     parser.add_argument("--calls", nargs="+", type=int, default=CALLS, help="network calls, in the order of work")
     parser.add_argument("--images", type=int, default=2000, help="samples a cell, and real images to compare with")
-    parser.add_argument("--bound-images", type=int, help="images of a likelihood bound (default: all of the split)")
+    parser.add_argument("--bound-images", type=int, help="images of a bound (default: 10,000 of test, or 5,000)")
     parser.add_argument("--steps-bound-images", type=int, default=500, help="images of the bounds of so many steps")
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--minutes", type=float, help="start no new cell after that many minutes")

@@ -32,11 +32,15 @@ def suits(name: str, data: dict[str, Any]) -> bool:
     return name not in ORDERED or "vqvae" not in data
 
 
-@lru_cache(maxsize=32)
 def process(name: str, K: int, cells: int) -> Process:
     """The process of that name for K categories and images of that many cells; tables are built once."""
-    if name not in EVERY:
+    if not isinstance(name, str) or name not in EVERY:
         raise ValueError(f"unknown process {name!r}; choose one of {', '.join(EVERY)}")
+    return _built(name, K, cells)
+
+
+@lru_cache(maxsize=32)
+def _built(name: str, K: int, cells: int) -> Process:
     return EVERY[name](K, cells)
 
 

@@ -6,7 +6,7 @@ import gradio as gr
 
 from dd import checkpoints
 from dd.checkpoints import ARCHITECTURES
-from dd.processes import process
+from dd.processes import REGISTRY, process, suits
 from dd.results import find_bound, find_samples, read
 from dd.runs import Models
 from dd.ui.controls import PROCESS_NAMES
@@ -38,7 +38,7 @@ def results(models: Models) -> str:
     rows = []
     for name in models.names():
         sha256 = _hash(models.root / name / "model.safetensors")
-        for process_name in models.config(name).get("mixture", {}):
+        for process_name in (known for known in REGISTRY if suits(known, models.config(name)["data"])):
             bound = find_bound(records, sha256, process_name) or {}
             method = process(process_name, 2, 784).methods[0]
             cell = find_samples(records, sha256, process_name, method, 100) or {}

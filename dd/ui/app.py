@@ -17,7 +17,6 @@ THEME = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONTS, f
 THREADS = 64  # for what Gradio runs: all concurrency limits together, and as many for what does not queue
 ASIDE = 8  # uploads, downloads and the like at a time, whoever asks
 HOW_TO_GET_ONE = "Restore the folder from the repository, or train one: the README says how."
-# Gradio's dropdowns take the Tab that leaves them for typing, and stay open over the controls below for good.
 TITLES = {
     "run": "Take all steps that are left",
     "pause": "Stop after the step on its way; Run goes on from there",
@@ -31,7 +30,9 @@ TITLES = {
     "made": "Let the network make a picture to start from",
     "take": "Start from the picture clicked last on the tab Generate",
     "rebuild-run": "Rebuild the picture from its codes",
+    "sx-run": "Simulate with these settings",
 }  # of buttons, by their id or its last part
+# Gradio's dropdowns take the Tab that leaves them for typing, and stay open over the controls below for good.
 JS = """() => {
   window.addEventListener("keydown", (event) => {
     if (event.key === "Tab" && event.target.getAttribute("role") === "combobox") event.stopPropagation();

@@ -13,7 +13,11 @@ from dd.ui.transport import QUIET, renew
 
 STATIC = Path(__file__).parent / "static"
 MOST_PINS = 4
-HINT = "Click a cell in the picture to see its path on the simplex through the run."
+PLACE = ("lane", "image", "row", "col")  # of a click, in pixels of the picture
+HINT = (
+    "Click a cell in the picture to see its path on the simplex through the run. "
+    "With the keyboard: Shift and arrows choose a cell, Enter clicks it."
+)
 
 
 def build(stage: gr.HTML, session: gr.State, player: str) -> None:
@@ -30,24 +34,28 @@ def build(stage: gr.HTML, session: gr.State, player: str) -> None:
     )
 
     def on_select(session: Session | None, event: gr.EventData) -> str | None:
-        run = None if session is None else session.run
-        if run is None:
-            return None
-        session.look()
-        size = run.look.factor
-        lane, image, row, col = (int(event._data[key]) for key in ("lane", "image", "row", "col"))
-        pin = (lane, image, row // size * size, col // size * size)
-        pins = toggled(session.pins, pin)
         try:
-            paths = [path(run, *pin) for pin in pins]
+            return None if session is None else select(session, *(int(event._data[key]) for key in PLACE))
         except (IndexError, ValueError) as error:
             raise refuse(error) from error
-        session.pins = pins
-        # `run`, since the page takes no notice of a value that is the one before, of the same recipe run again
-        return json.dumps({"run": session.number, "K": run.K, "greys": run.look.greys, "pins": paths})
 
     stage.select(on_select, session, view, queue=False, **QUIET)
     renew(session, stage.select)
+
+
+def select(session: Session, lane: int, image: int, row: int, col: int) -> str | None:
+    """A cell was clicked: the paths of all pinned cells. The image counts as clicked even if it has no paths."""
+    run = session.run
+    if run is None:
+        return None
+    session.look()
+    session.clicked = image
+    size = run.look.factor
+    pins = toggled(session.pins, (lane, image, row // size * size, col // size * size))
+    paths = [path(run, *pin) for pin in pins]
+    session.pins = pins
+    # `run`, since the page takes no notice of a value that is the one before, of the same recipe run again
+    return json.dumps({"run": session.number, "K": run.K, "greys": run.look.greys, "pins": paths})
 
 
 def toggled(pins: list[tuple[int, ...]], pin: tuple[int, ...]) -> list[tuple[int, ...]]:

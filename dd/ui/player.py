@@ -68,6 +68,7 @@ def message(run: Run, number: int, step: int, titles: list[str]) -> str:
             "n": n,
             "h": h,
             "w": w,
+            "size": run.look.factor,
             "ms": run.milliseconds[step],
             "shares": [round(view.milliseconds, 1) for view in views],
             "done": run.finished and step == len(run.views) - 1,

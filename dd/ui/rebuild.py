@@ -128,12 +128,10 @@ def build(models: Models, engine: Engine) -> None:
 
     controls = [picture, model, how, size]
     results = [slider, figures, codes, errors, number, where, patch, bars, details, shown]
-    run = {"show_progress": "minimal", "show_progress_on": slider, "api_visibility": "private"}
-    again.click(on_rebuild, controls, results, **run)
-    picture.change(on_rebuild, controls, results, **run)
-    for control in (how, size):
-        control.input(on_rebuild, controls, results, **run)
-    model.input(lambda name: _size(models, name), model, size, queue=False, **QUIET).then(
+    latest = {"trigger_mode": "always_last"}  # a change while a picture is being rebuilt is not lost
+    run = {"show_progress": "minimal", "show_progress_on": slider, "api_visibility": "private", **latest}
+    gr.on([again.click, picture.change, how.input, size.input], on_rebuild, controls, results, **run)
+    model.input(lambda name: _size(models, name), model, size, queue=False, **QUIET, **latest).then(
         on_rebuild, controls, results, **run
     )
     codes.select(on_click, shown, [number, where, patch], **QUIET)

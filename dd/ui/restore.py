@@ -68,7 +68,12 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
                 )  # fmt: skip
             else:
                 canvas = gr.Image(
-                    label="What the model sees of it", interactive=False, height=260, format="png", buttons=["download"]
+                    label="What the model sees of it",
+                    interactive=False,
+                    height=260,
+                    format="png",
+                    buttons=["download"],
+                    elem_id="restore-canvas",
                 )
             t = gr.Slider(
                 0.05, 1, 1.0 if inpaint else 0.5, step=0.01, label="Noise to time t",
@@ -105,31 +110,35 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
                 engine.step(run).result()
         except ValueError as error:
             raise refuse(error) from error
-        cells = run.cells[0][0]
-        return tuple(map(tuple, cells.tolist())), show(name, cells.tolist())
+        return chosen_of(name, run.cells[0][0])
 
     def on_take(session: Session | None) -> tuple:
         try:
             name, cells = (session or Session()).chosen()
         except ValueError as error:
             raise refuse(error) from error
-        return (
-            name, cells, show(name, cells), gr.Dropdown(process_choices(models, name, inpaint), value="dirichlet"),
-            first_method("dirichlet"), gr.Dropdown(class_choices(models, name), value="any"),
-        )  # fmt: skip
+        processes = gr.Dropdown(process_choices(models, name, inpaint), value="dirichlet")
+        classes = gr.Dropdown(class_choices(models, name), value="any")
+        return name, (name, cells), show(name, cells), processes, first_method("dirichlet"), classes
 
     def on_picture(path: str | None, name: str) -> tuple:
         if path is None:
-            return gr.skip(), gr.skip()
+            return None, None
         try:
             H, W = grid_of(models.config(name)["data"])
             cells = engine.do(models.look(name).read, open_image(path), H, W)
         except ValueError as error:
             raise refuse(error) from error
-        return tuple(map(tuple, cells.tolist())), show(name, cells.tolist())
+        return chosen_of(name, cells)
 
-    def to_recipe(name, cells, canvas, t, process, sampler, steps, images, label, seed) -> Recipe:
-        if cells is None:
+    def chosen_of(name: str, cells: torch.Tensor) -> tuple:
+        """A picture (H, W) of that model as `chosen` has it, and as the canvas shows it."""
+        rows = tuple(map(tuple, cells.tolist()))
+        return (name, rows), show(name, rows)
+
+    def to_recipe(name, chosen, canvas, t, process, sampler, steps, images, label, seed) -> Recipe:
+        of, cells = chosen or (None, None)
+        if of != name:  # a picture that another model's network has made may come late
             raise RecipeError(NOTHING_YET)
         known = known_cells(canvas, len(cells), len(cells[0])) if inpaint else None
         made = recipe(name, [Lane(process, sampler)], steps, images, label, 1.0, seed)
@@ -141,7 +150,7 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
         loaded, lane, given = run.recipe, run.recipe.lanes[0], run.recipe.given
         name = loaded.checkpoint
         return [
-            name, given.cells, show(name, given.cells, given.known), given.t,
+            name, (name, given.cells), show(name, given.cells, given.known), given.t,
             gr.Dropdown(process_choices(models, name, inpaint), value=lane.process),
             gr.Dropdown(method_choices(lane.process), value=lane.method), loaded.steps, loaded.images,
             gr.Dropdown(class_choices(models, name), value=str(loaded.label)), loaded.seed,
@@ -149,13 +158,14 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
 
     form = transport.Form("Inpaint" if inpaint else "Noise and restore", controls, to_recipe, fill)
     transport.connect(buttons, load, stage, session, form, models, engine)
-    made.click(on_made, model, [chosen, canvas], show_progress="minimal", api_visibility="private")
+    pictured = {"outputs": [chosen, canvas], "show_progress": "minimal", "api_visibility": "private"}
+    making = made.click(on_made, model, **pictured)
     take.click(
         on_take, generated, [model, chosen, canvas, process, sampler, label], show_progress="minimal",
         api_visibility="private",
     )  # fmt: skip
-    picture.change(on_picture, [picture, model], [chosen, canvas], show_progress="minimal", api_visibility="private")
-    model.input(lambda: (None, None), None, [chosen, canvas], queue=False, **QUIET)
+    reading = picture.change(on_picture, [picture, model], **pictured)
+    model.input(on_picture, [picture, model], cancels=[making, reading], queue=False, **pictured)
     process.input(first_method, process, sampler, queue=False, **QUIET)
     transport.renew(chosen, buttons.run.click, buttons.step.click)
     transport.renew(generated, take.click)

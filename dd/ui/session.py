@@ -30,6 +30,7 @@ class Session:
         self.shown = 0
         self.playing: object | None = None  # a token of whoever plays the run; the one before stops
         self.pins: list[tuple[int, int, int, int]] = []
+        self.clicked = 0  # the image whose cell was clicked last
         self.folder: tempfile.TemporaryDirectory | None = None
         self.used = 0.0  # when the run was last looked at
 
@@ -40,7 +41,7 @@ class Session:
         if run is not None and recipe == self.recipe and self.shown < run.total and not self._over(run):
             return
         self.run = engine.do(Run, recipe, models)
-        self.recipe, self.number, self.shown, self.pins = recipe, next(_numbers), 0, []
+        self.recipe, self.number, self.shown, self.pins, self.clicked = recipe, next(_numbers), 0, [], 0
         SHELF.make_room(self)
 
     def step(self, engine: Engine) -> str | None:
@@ -99,8 +100,7 @@ class Session:
         run = self.run
         if run is None or not run.finished:
             raise RecipeError("there is no finished run on the tab Generate yet; press Run there, then come back")
-        image = self.pins[-1][1] if self.pins else 0
-        return run.recipe.checkpoint, tuple(map(tuple, run.cells[0][image].tolist()))
+        return run.recipe.checkpoint, tuple(map(tuple, run.cells[0][self.clicked].tolist()))
 
     def file(self, kind: str) -> str:
         """The run so far as a file: png, gif, webp or json."""

@@ -53,14 +53,14 @@ class Events:
 
 def buttons(prefix: str) -> Buttons:
     """The four buttons of a tab, in one row, and below them a line on them, or on the place in the queue."""
-    with gr.Row(elem_classes="dd-transport"):
+    with gr.Row():
         four = (
             gr.Button("Run", variant="primary", size="md", min_width=60, elem_id=f"{prefix}-run"),
             gr.Button("Pause", size="md", min_width=60, elem_id=f"{prefix}-pause"),
             gr.Button("Step", size="md", min_width=60, elem_id=f"{prefix}-step"),
             gr.Button("Reset", size="md", min_width=60, elem_id=f"{prefix}-reset"),
         )
-    return Buttons(*four, gr.Markdown(FOUR, height=20, elem_id=f"{prefix}-place", elem_classes="dd-place"))
+    return Buttons(*four, gr.Markdown(FOUR, height=20, elem_id=f"{prefix}-place"))
 
 
 def session_state() -> gr.State:

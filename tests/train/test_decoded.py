@@ -81,6 +81,23 @@ def test_the_bound_is_that_of_the_pictures_kept_apart_by_their_names(root: Path,
     assert run(root, capsys, *images, "--split", "test")["nll_nats"] != record["nll_nats"]
 
 
+def test_a_test_folder_is_the_test_split_and_a_train_folder_alone_has_none(root: Path, tmp_path: Path):
+    vqvae = checkpoints.load(root / "faces-vqvae")
+    (tmp_path / "train").symlink_to(root / "pictures")
+    with pytest.raises(ValueError, match="no test split"):
+        decoded.encode_split(vqvae, 32, "test", tmp_path)
+    (tmp_path / "test").symlink_to(root / "pictures" / "smiling")
+    sizes = [len(decoded.encode_split(vqvae, 32, split, tmp_path).images) for split in ("train", "held-out", "test")]
+    assert sizes[0] + sizes[1] == 40
+    assert sizes[2] == 20
+
+
+@needs_weights
+def test_more_samples_than_pictures_are_refused(root: Path):
+    with pytest.raises(ValueError, match="there are 40 pictures"):
+        decoded.gallery(checkpoints.load(root / "faces-vqvae").network, root / "pictures", 32, 41)
+
+
 def test_another_vqvae_and_missing_pictures_are_said(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
     write_vqvae(tmp_path / "other", seed=1)
     with pytest.raises(SystemExit, match="fetch the two together"):

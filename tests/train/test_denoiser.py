@@ -100,6 +100,8 @@ def test_loss_falls_and_a_checkpoint_is_exported(config, mnist_root, tmp_path):
 def test_init_takes_over_the_weights(config, mnist_root, tmp_path, capsys):
     source = write_checkpoint(tmp_path / "source", seed=5)
     denoiser.main(arguments(config, mnist_root, tmp_path / "run", "--steps", "1", "--init", str(source)))
+    trained = checkpoints.load(tmp_path / "run" / "checkpoint").config["trained"]
+    assert trained["after"]["sha256"] == checkpoints.load(source).sha256
     taken, total = capsys.readouterr().out.split("--init: ")[1].split(" tensors")[0].split(" of ")
     assert taken == total
 

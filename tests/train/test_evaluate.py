@@ -84,7 +84,7 @@ def test_without_classes_there_is_no_accuracy_and_no_guidance(folder: Path, caps
 def test_real_images_in_place_of_samples_are_at_the_floor(folder: Path):
     """The floor is the mean over disjoint draws of training images; accuracy counts labels that are met."""
     checkpoint = evaluate.load_denoiser(folder / "toy", torch.device("cpu"))
-    classifier = evaluate.find_classifier(checkpoint.config, folder / "judge", torch.device("cpu"))
+    classifier = evaluate.find_classifier(checkpoint.config, folder / "judge", torch.device("cpu")).network
     judge_ = evaluate.reference(checkpoint.config, classifier, "test", 40, folder / "data")
     draws = evaluate.load_cells(checkpoint.config, "train", folder / "data", 40, 5).split(40)
     assert len(draws) == 2  # of the 100 training images

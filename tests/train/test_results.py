@@ -9,7 +9,7 @@ import pytest
 from dd import results
 from dd.processes import process
 from dd.samplers import steps_for
-from tests.tiny import write_checkpoint, write_faces
+from tests.tiny import write_checkpoint
 from train import evaluate
 from train import results as script
 
@@ -131,10 +131,13 @@ def test_a_missing_classifier_is_a_sentence(folder: Path):
         run(folder, "--classifier", str(folder / "nowhere"))
 
 
-def test_the_test_split_of_codes_is_refused_with_a_sentence(folder: Path):
-    write_faces(folder)
-    with pytest.raises(SystemExit, match=r"faces generates codes.*--split held-out"):
-        run(folder, "--checkpoints", str(folder / "faces"), "--split", "test")
+def test_another_judge_is_another_cell(folder: Path, capsys: pytest.CaptureFixture):
+    old = run(folder)
+    write_checkpoint(folder / "judge", seed=1, architecture="classifier", network={"K": 2, "channels": [4, 8]})
+    new = run(folder)[len(old) :]
+    assert {r["kind"] for r in new} == {"samples"}
+    assert len(new) == sum(r["kind"] == "samples" for r in old)
+    assert {r["judge"] for r in new}.isdisjoint(r.get("judge") for r in old)
 
 
 def test_a_sampler_that_nothing_has_is_refused_with_a_sentence(folder: Path):

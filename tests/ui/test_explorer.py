@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dd.runs import Models, Recipe, RecipeError, Run
-from dd.ui.explorer import path
+from dd.ui.explorer import path, select
 from dd.ui.session import Session
 
 
@@ -36,5 +36,19 @@ def test_the_image_clicked_last_is_the_one_taken_over(tiny_root: Path):
         session.chosen()
     cells = session.run.exhaust()[0]
     assert session.chosen() == ("tiny", tuple(map(tuple, cells[0].tolist())))
-    session.pins = [(0, 1, 4, 4), (0, 2, 9, 9)]
+    select(session, 0, 1, 4, 4)
+    select(session, 0, 2, 9, 9)
+    assert session.chosen()[1] == tuple(map(tuple, cells[2].tolist()))
+    select(session, 0, 2, 9, 9)
+    assert [pin[1] for pin in session.pins] == [1]
+    assert session.chosen()[1] == tuple(map(tuple, cells[2].tolist())), "no longer pinned, but clicked last"
+
+
+def test_an_image_without_paths_can_be_taken_over(tiny_root: Path):
+    session = Session()
+    session.run = Run(Recipe("tiny", steps=2, images=3), Models(tiny_root))
+    session.run.keep_simplex = 100
+    cells = session.run.exhaust()[0]
+    with pytest.raises(ValueError, match="choose fewer steps"):
+        select(session, 0, 2, 4, 4)
     assert session.chosen()[1] == tuple(map(tuple, cells[2].tolist()))

@@ -1,6 +1,7 @@
 """The page with `faces` and `faces-vqvae` among the checkpoints (untrained stand-ins), and what people may upload."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -123,7 +124,10 @@ def test_what_generate_made_can_be_inpainted(visitor, root: Path):
     made = recipe_of(visitor, "generate")
     open_tab(visitor, "Reconstruct", "Inpaint")
     visitor.click("#inpaint-take")
-    visitor.wait_for_timeout(3000)
+    data = visitor.get_by_label("Data", exact=True).locator("visible=true")
+    deadline = time.monotonic() + 30
+    while data.input_value() != "faces" and time.monotonic() < deadline:
+        visitor.wait_for_timeout(50)
     assert visitor.get_by_label("Data", exact=True).locator("visible=true").input_value() == "faces"
     paint(visitor)
     set_slider(visitor, "Steps", 4)

@@ -221,6 +221,40 @@ def test_clicked_cells_show_their_paths_and_follow_the_timeline(page):
     assert page.locator("#generate-player .dd-pin").count() == 0
 
 
+def test_cells_can_be_chosen_with_the_keyboard(page):
+    """Three right and one down from the first cell, over the edge of the first image and back."""
+    set_slider(page, "Steps", 5)
+    page.click("#generate-run")
+    wait_done(page, "generate-player")
+    page.locator("#generate-player canvas").first.focus()
+    page.keyboard.press("Shift+ArrowRight")  # the first cell
+    for key in ("ArrowRight",) * 30 + ("ArrowDown",) + ("ArrowLeft",) * 27 + ("ArrowUp",) * 3:
+        page.keyboard.press(f"Shift+{key}")
+    assert page.locator("#generate-player .dd-cursor").count() == 1
+    page.keyboard.press("Enter")
+    page.get_by_text("image 1, row 1, column 4").wait_for(timeout=10_000)
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate(STEP, "generate-player") == "4"
+    page.keyboard.press("Tab")
+    assert page.locator("#generate-player .dd-cursor").count() == 0
+    page.click("#generate-reset")
+
+
+def test_who_looks_at_an_earlier_step_of_a_run_is_left_there(page):
+    set_slider(page, "Steps", 200)
+    page.click("#generate-run")
+    page.wait_for_function(f"Number(({STEP})('generate-player')) >= 5", timeout=60_000)
+    scrub(page, "generate-player", 2)
+    page.wait_for_function(f"({FRAMES})('generate-player') >= 12", timeout=60_000)
+    assert page.evaluate(STEP, "generate-player") == "2"
+    page.click("#generate-pause")
+    page.wait_for_timeout(500)
+    computed = page.evaluate(FRAMES, "generate-player")
+    page.click("#generate-step")
+    page.wait_for_function(f"Number(({STEP})('generate-player')) >= {computed}", timeout=60_000)
+    page.click("#generate-reset")
+
+
 def click_cells(page, player: str, places: list[tuple[int, int]]) -> None:
     canvas = page.locator(f"#{player} canvas").first
     for pins, (x, y) in enumerate(places, start=1):

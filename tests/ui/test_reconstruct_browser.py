@@ -66,12 +66,18 @@ def paint(page) -> None:
     page.wait_for_timeout(500)
 
 
+def press_and_wait(page, button: str, result: str) -> None:
+    """Until what the button sets off has come to the result, which shows that it is under way."""
+    page.click(button)
+    page.wait_for_selector(f"{result} .wrap:not(.hide)", state="attached", timeout=30_000)
+    page.wait_for_selector(f"{result} .wrap:not(.hide)", state="detached", timeout=60_000)
+
+
 def test_a_painted_part_is_generated_and_the_rest_stays(tab):
     tab.get_by_role("tab", name="Inpaint").click()
     tab.click("#inpaint-run")
     tab.wait_for_selector("text=/there is no picture yet/", timeout=30_000)
-    tab.click("#inpaint-made")
-    tab.wait_for_timeout(4000)
+    press_and_wait(tab, "#inpaint-made", "#inpaint-canvas")
     paint(tab)
     set_slider(tab, "Steps", 8)
     tab.click("#inpaint-run")
@@ -85,8 +91,7 @@ def test_a_painted_part_is_generated_and_the_rest_stays(tab):
 
 def test_a_noised_picture_is_restored(tab):
     tab.get_by_role("tab", name="Noise and restore").click()
-    tab.click("#restore-made")
-    tab.wait_for_timeout(4000)
+    press_and_wait(tab, "#restore-made", "#restore-canvas")
     set_slider(tab, "Steps", 8)
     tab.click("#restore-run")
     wait_done(tab, "restore-player")

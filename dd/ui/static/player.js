@@ -1,8 +1,8 @@
 // The player: draws every step the server sends, keeps all of them, and scrubs through them without asking again.
 //
-// A message is JSON: {run, step, total, n, h, w, ms, shares, done, lanes: [{title, t, calls, entropy, state, guess}]}, where
-// state and guess are base64 of n x h x w bytes, greys 0..254, 255 = masked, and shares is what each lane took of the ms.
-// `value` may also be {clear: true}.
+// A message is JSON: {run, step, total, n, h, w, size, ms, shares, done, lanes: [{title, t, calls, entropy, state, guess}]},
+// where state and guess are base64 of n x h x w bytes, greys 0..254, 255 = masked, size is the pixels a side of a cell, and
+// shares is what each lane took of the ms. `value` may also be {clear: true}.
 (() => {
   const paired = props.layout === "pair";
   const panels = element.querySelector(".dd-panels");
@@ -17,6 +17,9 @@
     return new Uint32Array(Uint8Array.of(r, green, b, 255).buffer)[0];
   });
   let pins = [], frames = [], run = null, cleared = null, views = [], shown = -1, timer = null, showGuess = false, drawn = 0, laidOut = "";
+  let follow = true;  // every new step is shown; not while the visitor looks at an earlier one
+  let cursor = null;  // the cell that the keyboard is on: {view, image, row, col}
+  const KEYS = "Space plays, arrows scrub; Shift and arrows choose a cell, Enter shows its path.";
 
   const bytes = Uint8Array.fromBase64
     ? (text) => Uint8Array.fromBase64(text)
@@ -57,7 +60,7 @@
       figure.querySelector("figcaption span").textContent = view.title;
       const canvas = figure.querySelector("canvas");
       canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", view.title);
+      canvas.setAttribute("aria-label", `${view.title}. ${KEYS}`);
       canvas.tabIndex = 0;
       if (canvas.width !== width || canvas.height !== height) {
         canvas.width = width;
@@ -86,21 +89,42 @@
       .map((part) => `<span>${part}</span>`).join(" ");
   }
 
-  // Frames round the pinned cells, in the colours of their paths.
+  // Frames round the pinned cells, in the colours of their paths, and round the one that the keyboard is on.
   function mark() {
     const message = frames[shown];
     for (const view of views) {
-      const { columns, gap } = view.geometry, { width, height } = view.canvas, percent = (v, of) => `${100 * v / of}%`;
       view.canvas.parentElement.querySelectorAll(".dd-pin").forEach((old) => old.remove());
-      pins.forEach((pin, i) => {
-        if (!message || pin.lane !== view.lane) return;
-        const frame = document.createElement("span"), x = (pin.image % columns) * (message.w + gap) + pin.col;
-        frame.className = "dd-pin";
-        frame.style.cssText = `left:${percent(x, width)};top:${percent(Math.floor(pin.image / columns) * (message.h + gap) + pin.row, height)};`
-          + `width:${percent(pin.size, width)};height:${percent(pin.size, height)};--dd-pin:var(--dd-colour-${i})`;
-        view.canvas.after(frame);
-      });
+      if (!message) continue;
+      pins.forEach((pin, i) => { if (pin.lane === view.lane) frameCell(view, message, pin, pin.size, `var(--dd-colour-${i})`); });
+      if (cursor && cursor.view === view) frameCell(view, message, cursor, message.size, "var(--color-accent)").classList.add("dd-cursor");
     }
+  }
+
+  function frameCell(view, message, { image, row, col }, size, colour) {
+    const { columns, gap } = view.geometry, { width, height } = view.canvas, percent = (v, of) => `${100 * v / of}%`;
+    const frame = document.createElement("span"), x = (image % columns) * (message.w + gap) + col;
+    frame.className = "dd-pin";
+    frame.style.cssText = `left:${percent(x, width)};top:${percent(Math.floor(image / columns) * (message.h + gap) + row, height)};`
+      + `width:${percent(size, width)};height:${percent(size, height)};--dd-pin:${colour}`;
+    view.canvas.after(frame);
+    return frame;
+  }
+
+  // The keyboard's cell, dx to the right and dy down, over the gaps between images; it stays where there is no image.
+  function moveCursor(view, message, dx, dy) {
+    if (!cursor || cursor.view !== view) cursor = { view, image: 0, row: 0, col: 0 };
+    else {
+      const { columns } = view.geometry, W = message.w / message.size, H = message.h / message.size;
+      const x = (cursor.image % columns) * W + cursor.col / message.size + dx, y = Math.floor(cursor.image / columns) * H + cursor.row / message.size + dy;
+      const image = Math.floor(y / H) * columns + Math.floor(x / W);
+      if (x < 0 || y < 0 || x >= columns * W || image >= message.n) return;
+      cursor = { view, image, row: (y % H) * message.size, col: (x % W) * message.size };
+    }
+    mark();
+  }
+
+  function select(view, image, row, col) {
+    trigger("select", { lane: view.lane, image, row, col, step: shown });
   }
 
   function show(step) {
@@ -150,15 +174,17 @@
     if (message.run !== run) { reset(); run = message.run; slider.max = message.total - 1; slider.disabled = replay.disabled = false; }
     for (const lane of message.lanes) { lane.state = bytes(lane.state); lane.guess = bytes(lane.guess); }
     frames[message.step] = message;
-    stop();
     layout(message);
-    show(message.step);
+    if (follow) {
+      stop();
+      show(message.step);
+    }
     element.dataset.done = message.done ? "1" : "";
   }
 
   function reset() {
     stop();
-    frames = []; run = null; shown = -1; pins = [];
+    frames = []; run = null; shown = -1; pins = []; cursor = null; follow = true;
     mark();
     document.dispatchEvent(new CustomEvent("dd-reset", { detail: { player: props.name } }));
     for (const view of views) view.context.clearRect(0, 0, view.canvas.width, view.canvas.height);
@@ -176,28 +202,48 @@
   function play() {
     if (timer) return stop();
     let step = shown >= frames.length - 1 ? 0 : shown;
+    follow = false;
     replay.textContent = "Stop";
     timer = setInterval(() => {
       while (step < frames.length && !frames[step]) step++;
-      if (step >= frames.length) return stop();
+      if (step >= frames.length) { follow = true; return stop(); }
       show(step++);
     }, 40);
+  }
+
+  // The visitor chooses a step: new ones are shown only from the newest one on.
+  function look(step) {
+    follow = step >= frames.length - 1;
+    show(step);
   }
 
   slider.addEventListener("input", () => {
     stop();
     let step = Number(slider.value);
     while (step > 0 && !frames[step]) step--;
-    show(step);
+    look(step);
   });
   replay.addEventListener("click", play);
-  panels.addEventListener("keydown", (event) => {  // on a picture: space plays, arrows scrub
+  panels.addEventListener("keydown", (event) => {  // on a picture
+    const view = views.find((v) => v.canvas === event.target), message = frames[shown];
+    const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (view && message && ((event.shiftKey && move) || event.key === "Enter")) {
+      event.preventDefault();
+      if (event.key !== "Enter") return moveCursor(view, message, ...move);
+      if (!cursor || cursor.view !== view) moveCursor(view, message, 0, 0);
+      return select(view, cursor.image, cursor.row, cursor.col);
+    }
     const step = { ArrowLeft: shown - 1, ArrowRight: shown + 1, Home: 0, End: frames.length - 1 }[event.key];
     if (!frames.length || (event.key !== " " && step === undefined)) return;
     event.preventDefault();
     if (event.key === " ") return play();
     stop();
-    show(step);
+    look(step);
+  });
+  panels.addEventListener("focusout", () => { cursor = null; mark(); });
+  document.addEventListener("click", (event) => {  // who takes a step wants to see it
+    const pressed = event.target.closest("button[id]"), tab = props.name.split("-")[0];
+    if ([`${tab}-run`, `${tab}-step`].includes(pressed?.id)) follow = true;
   });
   if (toggle) toggle.addEventListener("click", () => {
     showGuess = !showGuess;
@@ -213,7 +259,7 @@
     const y = Math.floor((event.clientY - box.top) / box.height * view.canvas.height);
     const column = Math.floor(x / (message.w + gap)), line = Math.floor(y / (message.h + gap));
     const image = line * columns + column, col = x - column * (message.w + gap), row = y - line * (message.h + gap);
-    if (image < message.n && col < message.w && row < message.h) trigger("select", { lane: view.lane, image, row, col, step: shown });
+    if (image < message.n && col < message.w && row < message.h) select(view, image, row, col);
   });
   document.addEventListener("dd-pins", (event) => {
     if (!element.isConnected || event.detail.player !== props.name) return;

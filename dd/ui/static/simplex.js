@@ -707,8 +707,8 @@ function onKey(event) {
   if (event.key === ' ' && !pressing) play(!playing);
   else if (event.key === 'ArrowRight' && !choosing) step(event.shiftKey ? 10 : 1);
   else if (event.key === 'ArrowLeft' && !choosing) step(event.shiftKey ? -10 : -1);
-  else if (event.key === 'Home' && !choosing) step(-frames);
-  else if (event.key === 'End' && !choosing) step(frames);
+  else if (event.key === 'Home' && own && !choosing) step(-frames);
+  else if (event.key === 'End' && own && !choosing) step(frames);
   else return;
   event.preventDefault();
 }
