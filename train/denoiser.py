@@ -24,7 +24,7 @@ from dd.device import autocast, best_device
 from dd.likelihood import estimate_bound, network_denoiser, training_loss
 from dd.looks import Decoded, GreyLevels
 from dd.networks.unet import Block, UNet
-from dd.processes import REGISTRY, Process, process
+from dd.processes import EVERY, REGISTRY, Process, process
 from dd.render import tile, to_image
 from dd.samplers import Denoiser, generate
 from train.codes import load_codes, load_grids
@@ -136,6 +136,9 @@ def main(argv: list[str] | None = None) -> None:
     config = yaml.safe_load(Path(args.config).read_text())
     if args.seed is not None:
         config["seed"] = args.seed
+    if args.mixture:
+        config["mixture"] = args.mixture
+        config["batch"] = sum(args.mixture.values())
     rank, world = worker_count()
     device = best_device() if args.device is None else torch.device(args.device)
     K, how = config["data"]["K"], config["data"]["cells"]
@@ -262,11 +265,27 @@ def public_config(config: dict) -> dict:
     return {k: config[k] for k in ("name", "architecture", "network", "data", "mixture")}
 
 
+class Mixture(argparse.Action):
+    """PROCESS=IMAGES ... as a mapping."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        mixture = {}
+        for name, _, count in (value.partition("=") for value in values):
+            if name not in EVERY or not count.isdigit() or not int(count):
+                parser.error(f"{option_string} takes PROCESS=IMAGES with one of {', '.join(EVERY)}, not {name}={count}")
+            mixture[name] = int(count)
+        setattr(namespace, self.dest, mixture)
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the evidence network on a mixture of noise processes.")
     parser.add_argument("--config", required=True, help="YAML file, see train/configs")
     parser.add_argument("--data-root", default="data", help="where torchvision finds or puts the data")
     parser.add_argument("--codes", default="codes.safetensors", help="for configs of codes: the file of train.codes")
+    parser.add_argument(
+        "--mixture", nargs="+", action=Mixture, metavar="PROCESS=IMAGES",
+        help="of a batch, instead of the configuration's: dirichlet=64 trains for one process alone",
+    )  # fmt: skip
     parser.add_argument("--init", help="checkpoint to start from, with a fresh optimiser")
     parser.add_argument("--seed", type=int, help="instead of the configuration's")
     parser.add_argument("--held-out", type=int, default=500, help="held-out images per evaluation")

@@ -66,6 +66,20 @@ def test_a_configuration_chooses_losses_by_process(tmp_path, mnist_root, generat
         denoiser.main(arguments(wrong, mnist_root, tmp_path / "out", "--steps", "1"))
 
 
+def test_the_command_line_chooses_the_mixture(config, mnist_root, tmp_path, capsys):
+    more = ["--steps", "1", "--mixture", "d3pm-absorbing=6", "gaussian=2"]
+    denoiser.main(arguments(config, mnist_root, tmp_path / "run", *more))
+    first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert {"d3pm-absorbing", "gaussian"} <= set(first)
+    assert "dirichlet" not in first
+    trained = checkpoints.load(tmp_path / "run" / "checkpoint").config
+    assert trained["mixture"] == {"d3pm-absorbing": 6, "gaussian": 2}
+    for wrong in ("perlin=8", "gaussian", "gaussian=0"):
+        with pytest.raises(SystemExit):
+            denoiser.main(arguments(config, mnist_root, tmp_path / "other", "--steps", "1", "--mixture", wrong))
+        assert "--mixture takes PROCESS=IMAGES with one of dirichlet" in capsys.readouterr().err
+
+
 def test_resumed_run_equals_an_uninterrupted_one(config, mnist_root, tmp_path, monkeypatch):
     denoiser.main(arguments(config, mnist_root, tmp_path / "whole", "--steps", "6"))
 
