@@ -135,6 +135,21 @@ def test_losses_can_be_left_out(root):
     assert "hinge GAN" not in card
 
 
+def test_a_checkpoint_does_not_say_where_its_pictures_were(root):
+    (root / "elsewhere").mkdir()
+    vqvae.main(
+        [
+            *arguments(root / "elsewhere", "run", "--steps", "1", "--folder", str(root / "shapes")),
+            "--config",
+            str(root / "config.yaml"),
+        ]
+    )
+    for name in ("config.json", "README.md"):
+        text = (root / "elsewhere" / "run" / "checkpoint" / name).read_text()
+        assert "shapes" in text
+        assert str(root) not in text
+
+
 def test_training_learns(root):
     vqvae.main(arguments(root, "run", "--steps", "200", "--without", "gan", "price"))
     l1 = [r["l1"] for r in records(root, "run") if "l1" in r]
