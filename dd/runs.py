@@ -104,11 +104,14 @@ class Recipe:
             given = raw.pop("given", None)
             return Recipe(lanes=lanes, given=None if given is None else Given(**given), **raw)
         except (json.JSONDecodeError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise RecipeError(f"this is not a recipe saved here ({error}); choose the .json file of a run") from error
+            why = f"it has no {error}" if isinstance(error, KeyError) else error
+            raise RecipeError(f"this is not a recipe saved here ({why}); choose the .json file of a run") from error
 
 
 def whole(value: object, name: str, low: int, high: int) -> int:
     """`value` as a whole number in [low, high], or a sentence saying what is wrong."""
+    if value is None:
+        raise RecipeError(f"{name} is missing; give a whole number from {low} to {high}")
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError) as error:

@@ -35,8 +35,9 @@ def build(models: Models) -> None:
 def results(models: Models) -> str:
     """What was measured of these very weights at 100 network calls, every process by its own first sampler."""
     records = read()
-    rows = []
+    rows, missing = [], []
     for name in models.names():
+        so_far = len(rows)
         sha256 = _hash(models.root / name / "model.safetensors")
         for process_name in (known for known in REGISTRY if suits(known, models.config(name)["data"])):
             bound = find_bound(records, sha256, process_name) or {}
@@ -44,10 +45,13 @@ def results(models: Models) -> str:
             cell = find_samples(records, sha256, process_name, method, 100) or {}
             if bound or cell:
                 rows.append([name, PROCESS_NAMES.get(process_name, process_name), *(_shown(bound, cell))])
+        if len(rows) == so_far:
+            missing.append(name)
     if not rows:
         return "Nothing is measured yet of the weights in this folder; `python -m train.results` does it."
     head = ["Data", "Process", "Bound, nats per image", "FID (floor) at 100 calls", "Accuracy"]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+    table = "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+    return table + (f"\n\nNot in this table yet: {', '.join(missing)}; their model cards say more." if missing else "")
 
 
 def _hash(weights: Path) -> str:

@@ -58,10 +58,13 @@ h1 { margin-bottom: 0 !important; }
 .dd-table td { white-space: nowrap; }
 .dd-table table { font-variant-numeric: tabular-nums; }
 #inpaint-canvas { max-width: 300px; }
+#inpaint-canvas .toolbar-wrap { left: 0 !important; }
+#inpaint-canvas .empty > div { font-size: 0; }
+#inpaint-canvas .empty > div::after { content: "Generate or bring a picture first"; font-size: 14px; }
 [id$="-place"] { margin: -8px 0; overflow: hidden; }
 [id$="-place"] :is(.error, .clear-status) { display: none !important; }
 [id$="-place"] p { margin: 0; font-size: 12px; line-height: 20px; color: var(--body-text-color-subdued); }
-[id$="-place"]:has(.wrap:not(.hide)) p { visibility: hidden; }
+[id$="-place"]:has(.progress-text) p { visibility: hidden; }
 [id$="-place"] .progress-text { position: static !important; transform: none !important; padding: 0; line-height: 20px;
   color: var(--body-text-color-subdued); }
 .dd-table th { word-break: normal; overflow-wrap: normal; }
@@ -70,6 +73,8 @@ h1 { margin-bottom: 0 !important; }
 footer .divider { display: none !important; }
 .dark input[type="range"] { --neutral-200: #475569; color-scheme: dark; }
 @media (max-width: 700px) {
+  .dd-table :is(th, td) { padding: 4px 6px !important; font-size: 13px; }
+  .dd-table td:first-child { min-width: 0; }
   .dd-stage { order: -1; }
   .tab-container button { padding: 0 5px !important; font-size: 14px !important; }
 }

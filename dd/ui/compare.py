@@ -27,8 +27,8 @@ from dd.ui.session import Session
 INTRO = (
     "Up to four processes generate side by side from the same seed, with the same network and the same number of "
     "network calls: what differs is the noise and how it is run backwards. At every step the lanes share one call of "
-    "the network, but for a DDPM, which has its own. Afterwards a table shows what was measured before for exactly "
-    "these settings."
+    "the network; the DDPM on pixels, where there is one, has its own. Afterwards a table shows what was measured "
+    "before for exactly these settings."
 )
 DEFAULT = ["dirichlet/dirichlet", "d3pm-absorbing/ancestral", "d3pm-uniform/ancestral", "gaussian/ddpm"]
 HEADERS = ["Lane", "Calls", "Seconds here", "Bound, nats per image", "FID (floor)", "Class accuracy", "s per image"]
@@ -57,7 +57,7 @@ def build(models: Models, engine: Engine) -> None:
                 label="Lanes", info="Two to four, each a process and a sampler.",
             )  # fmt: skip
             calls = gr.Slider(
-                4, 250, 50, step=1, label="Network calls",
+                4, 250, 100, step=1, label="Network calls",
                 info="For every lane; samplers with two calls a step take half as many steps.",
             )  # fmt: skip
             images = gr.Slider(1, 36, 9, step=1, label="Images", info="In every lane.")
@@ -104,7 +104,8 @@ def build(models: Models, engine: Engine) -> None:
         records = read()
         lanes = (_row(session.run, i, records) for i in range(len(session.run.networks)))
         rows = [HEADERS, ["---"] * len(HEADERS), *lanes]
-        return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{NOTE}"
+        note = f"{NOTE} {_where_measured(session.run, records)}"
+        return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note}"
 
     model.input(
         lambda name: gr.Dropdown(lane_choices(models, name), value=DEFAULT),
@@ -118,6 +119,15 @@ def build(models: Models, engine: Engine) -> None:
     gr.on([buttons.run.click, load.upload], lambda: "", None, table, queue=False, **transport.QUIET)
     for event in (events.running, events.stepping, events.resetting, events.loaded):
         event.then(measured, session, table, **transport.QUIET)
+
+
+def _where_measured(run: Run, records: list[dict]) -> str:
+    """At what numbers of calls there are samples to compare with."""
+    own = {network.sha256 for network in run.networks}
+    calls = sorted({r["calls"] for r in records if r["kind"] == "samples" and r["sha256"] in own})
+    if not calls:
+        return f"Samples of {run.recipe.checkpoint} have not been measured yet."
+    return f"Samples of {run.recipe.checkpoint} were measured at {', '.join(map(str, calls))} calls, not of every lane."
 
 
 def _lane(pair: str) -> Lane:

@@ -112,7 +112,7 @@ def guidance_slider(label: gr.Dropdown) -> gr.Slider:
 
 
 def seed_with_dice(prefix: str, what: str = "picture") -> gr.Number:
-    seed = gr.Number(0, label="Seed", precision=0, minimum=0, info=f"The same seed gives the same {what}.")
+    seed = gr.Number(0, label="Seed", info=f"The same seed gives the same {what}.")
     dice = gr.Button("New seed", size="sm", elem_id=f"{prefix}-dice")
     dice.click(lambda: random.randrange(2**31), None, seed, queue=False, **QUIET)
     return seed
@@ -143,7 +143,8 @@ def first_method(process: str) -> gr.Dropdown:
 
 def refuse(error: Exception) -> gr.Error:
     """A sentence in the page instead of a traceback; the page renders HTML, and the sentence may quote a visitor."""
-    return gr.Error(html.escape(str(error), quote=False), duration=12, print_exception=False)
+    sentence = str(error)
+    return gr.Error(html.escape(sentence[:1].upper() + sentence[1:], quote=False), duration=12, print_exception=False)
 
 
 def recipe(checkpoint, lanes, steps, images, label, guidance, seed, equal_calls=False) -> Recipe:

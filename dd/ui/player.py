@@ -12,7 +12,7 @@ STATIC = Path(__file__).parent / "static"
 CSS = (STATIC / "player.css").read_text()  # the page's: Gradio would write a component's anew with every step
 
 _PANELS = (
-    "<div class='dd-panels dd-{layout}'>{panels}</div>"
+    "<div class='dd-panels dd-{layout}{cells}'>{panels}</div>"
     "<div class='dd-bar'><button type='button' class='dd-replay' title='Play what has been computed' disabled>"
     "Replay</button>{toggle}<input type='range' min='0' max='1' value='0' step='1' disabled title='Any step again' "
     "aria-label='Timeline of the run'></div>"
@@ -33,14 +33,15 @@ CLEAR = json.dumps({"clear": True})
 PAIR = ["State of the cells", "The network's guess"]
 
 
-def player(layout: str, hint: str, elem_id: str, titles: list[str] = PAIR) -> gr.HTML:
+def player(layout: str, hint: str, elem_id: str, titles: list[str] = PAIR, cells: bool = True) -> gr.HTML:
     """layout "pair": one lane, its state beside the network's guess. "lanes": up to four lanes and their entropies.
 
-    titles: of the panels before anything has run.
+    titles: of the panels before anything has run. cells: whether they can be clicked (dd.ui.explorer).
     """
     lanes = layout == "lanes"
     html = _PANELS.format(
         layout=layout,
+        cells=" dd-cells" if cells else "",
         panels="".join(_PANEL.format(title, numbers=_NUMBERS if lanes else "") for title in titles),
         toggle=_TOGGLE if lanes else "",
         curve="<svg class='dd-curve' role='img' aria-label='Entropy of every lane against t'></svg>" if lanes else "",
@@ -51,6 +52,7 @@ def player(layout: str, hint: str, elem_id: str, titles: list[str] = PAIR) -> gr
         js_on_load=(STATIC / "player.js").read_text(),
         layout=layout,
         name=elem_id,
+        cells=cells,
         hint=hint,
         elem_id=elem_id,
     )

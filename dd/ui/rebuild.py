@@ -71,7 +71,7 @@ def build(models: Models, engine: Engine) -> None:
             with gr.Column(visible=False) as details:
                 with gr.Row():
                     codes = result("Codes: click one", elem_id="rebuild-codes")
-                    errors = result("Error: black none, white a quarter and more")
+                    errors = result("Error: white is 1/4 or more")
                 bars = gr.HTML(elem_id="rebuild-usage")
                 number = gr.Number(
                     None, label="Code", precision=0, minimum=0, elem_id="rebuild-code",
@@ -141,7 +141,13 @@ def build(models: Models, engine: Engine) -> None:
 
 def result(label: str, elem_id: str | None = None) -> gr.Image:
     return gr.Image(
-        label=label, format="png", interactive=False, buttons=["download", "fullscreen"], elem_id=elem_id, height=320
+        label=label,
+        format="png",
+        interactive=False,
+        buttons=["download", "fullscreen"],
+        elem_id=elem_id,
+        height=320,
+        min_width=280,
     )
 
 

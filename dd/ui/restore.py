@@ -29,7 +29,7 @@ from dd.ui.session import EXPIRES, Session
 from dd.ui.transport import QUIET
 from dd.ui.upload import upload
 
-EDGE = 252  # pixels of the picture that is painted on; a multiple of 28, and nearly one of 64
+EDGE = 224  # pixels of the picture that is painted on; a multiple of 28 and of 16
 RESTORE = (
     "The cells of your picture are pushed to time t along the forward process, exactly as in training. Then the "
     "reverse process starts from that damaged state: the more was destroyed, the more is invented. (Photographs can be "
@@ -39,7 +39,7 @@ INPAINT = (
     "Paint over what shall be made anew. The cells you leave alone enter as *certain evidence*, at every time; the "
     "others are generated so that they fit. No other training was needed for this."
 )
-NOTHING_YET = "there is no picture yet: bring one of your own, or press 'Generate one'"
+NOTHING_YET = "there is no picture yet: bring one of your own, or press 'Generate one' and wait for it"
 MIDDLE = "Its middle square is taken: a face should fill it; a digit or garment should stand out from the ground."
 PAINT = "#d98c00"
 PAINTED = 0.25  # share of a cell under the brush from which it counts as painted over
@@ -55,7 +55,7 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
             model = model_dropdown(names)
             with gr.Row():
                 made = gr.Button("Generate one", size="sm", min_width=120, elem_id=f"{prefix}-made")
-                take = gr.Button("From the tab Generate", size="sm", min_width=120, elem_id=f"{prefix}-take")
+                take = gr.Button("From Generate", size="sm", min_width=120, elem_id=f"{prefix}-take")
             with gr.Accordion("Bring a picture of your own", open=False):
                 picture = upload("Your picture", f"{prefix}-upload", height=180)
                 gr.Markdown(MIDDLE)
@@ -86,7 +86,7 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
             seed = seed_with_dice(prefix, "results")
         with gr.Column(scale=3, min_width=320):
             buttons = transport.buttons(prefix)
-            stage = player("pair", "Choose a picture, then press Run.", f"{prefix}-player")
+            stage = player("pair", "Choose a picture, then press Run.", f"{prefix}-player", cells=False)
             with gr.Row():
                 transport.downloads(prefix, session)
                 load = transport.load_button()
@@ -158,11 +158,14 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
 
     form = transport.Form("Inpaint" if inpaint else "Noise and restore", controls, to_recipe, fill)
     transport.connect(buttons, load, stage, session, form, models, engine)
-    pictured = {"outputs": [chosen, canvas], "show_progress": "minimal", "api_visibility": "private"}
+    pictured = {
+        "outputs": [chosen, canvas], "show_progress": "minimal", "show_progress_on": canvas,
+        "api_visibility": "private",
+    }  # fmt: skip
     making = made.click(on_made, model, **pictured)
     take.click(
         on_take, generated, [model, chosen, canvas, process, sampler, label], show_progress="minimal",
-        api_visibility="private",
+        show_progress_on=canvas, api_visibility="private",
     )  # fmt: skip
     reading = picture.change(on_picture, [picture, model], **pictured)
     model.input(on_picture, [picture, model], cancels=[making, reading], queue=False, **pictured)

@@ -29,6 +29,13 @@ from dd.ui.engine import Engine
 
 STATIC = Path(__file__).parent / "static"
 NONE = "none"
+NUMBERS = (
+    "Steps",
+    "Particles",
+    *(f"alpha {i}" for i in range(1, 4)),
+    *(f"Weight of category {i}" for i in range(1, 4)),
+    "Seed",
+)
 DIRECTIONS = ("Reverse: noise to data", "Forward: data to noise")
 _KEYS = 41  # frames at which density and field are computed; the page interpolates between them
 _DENSITY, _FIELD = (72, 66), (30, 27)  # grid points across and up
@@ -164,10 +171,9 @@ def show(first: str, second: str, direction: str, sampler: str, steps: float, pa
 
 
 def _settings(direction: str, sampler: str, steps: float, particles: float, *rest: float) -> Settings:
-    if any(value is None for value in (steps, particles, *rest)):
-        raise ValueError("Every control needs a value.")
-    if not all(np.isfinite(value) for value in (steps, particles, *rest)):
-        raise ValueError("Every control needs a number.")
+    for name, value in zip(NUMBERS, (steps, particles, *rest), strict=True):
+        if value is None or not np.isfinite(value):
+            raise ValueError(f"{name} needs a number.")
     return Settings(
         alpha=tuple(float(a) for a in rest[:3]),
         weights=tuple(float(w) for w in rest[3:6]),

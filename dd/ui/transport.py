@@ -73,7 +73,7 @@ def renew(state: gr.State, *visits: gr.events.EventListener) -> None:
 
 
 def load_button() -> gr.UploadButton:
-    return gr.UploadButton("Load recipe", file_types=[".json"], size="sm", min_width=60)
+    return gr.UploadButton("Load recipe", file_types=[".json"], size="sm", min_width=90)
 
 
 def connect(

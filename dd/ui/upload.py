@@ -36,11 +36,11 @@ def unwritable(request: Request, error: OSError) -> PlainTextResponse:
     return PlainTextResponse(UNWRITABLE.format(error.strerror), 507)
 
 
-def examples(names: tuple[str, ...], target: gr.Image) -> gr.Examples:
-    """Pictures to try, by file name."""
-    return gr.Examples(
-        [[str(EXAMPLES / name)] for name in names], target, label="Or try one of these", cache_examples=False
-    )
+def examples(names: tuple[str, ...], target: gr.Image) -> None:
+    """Pictures to try, by file name. (gr.Examples would build `target` anew, and so without what `upload` gave it.)"""
+    samples, shown = [[str(EXAMPLES / name)] for name in names], gr.Image(type="filepath", render=False)
+    row = gr.Dataset(components=[shown], samples=samples, type="index", label="Or try one of these")
+    row.click(lambda i: png(Image.open(samples[i][0])), row, target, show_progress="hidden", api_visibility="private")
 
 
 def png(image: Image.Image, name: str = "picture") -> str:

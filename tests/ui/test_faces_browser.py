@@ -324,6 +324,18 @@ def test_every_upload_works_or_gets_one_sentence(visitor, faces_app: App, tmp_pa
     assert peak_megabytes(faces_app) - before < 150
 
 
+def test_a_bad_file_after_an_example_gets_its_sentence_too(visitor, tmp_path):
+    made, sentence = UPLOADS["text.png"]
+    (tmp_path / "text.png").write_bytes(made())
+    rebuild_tab(visitor)
+    visitor.locator(".gallery button, .gallery-item").locator("visible=true").first.click()
+    visitor.wait_for_selector(TABLE, timeout=60_000)
+    visitor.locator("#rebuild-upload").get_by_label("Remove Image").click()
+    visitor.locator("#rebuild-upload input[type=file]").first.set_input_files(tmp_path / "text.png")
+    visitor.wait_for_selector(TOAST, timeout=60_000)
+    assert sentence in visitor.locator(TOAST).first.inner_text()
+
+
 def peak_megabytes(app: App) -> float:
     """The most memory the app has had so far; 0 where it cannot be read."""
     status = Path(f"/proc/{app.pid}/status")

@@ -76,7 +76,7 @@ def press_and_wait(page, button: str, result: str) -> None:
 def test_a_painted_part_is_generated_and_the_rest_stays(tab):
     tab.get_by_role("tab", name="Inpaint").click()
     tab.click("#inpaint-run")
-    tab.wait_for_selector("text=/there is no picture yet/", timeout=30_000)
+    tab.wait_for_selector("text=/there is no picture yet/i", timeout=30_000)
     press_and_wait(tab, "#inpaint-made", "#inpaint-canvas")
     paint(tab)
     set_slider(tab, "Steps", 8)

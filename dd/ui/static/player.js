@@ -19,7 +19,7 @@
   let pins = [], frames = [], run = null, cleared = null, views = [], shown = -1, timer = null, showGuess = false, drawn = 0, laidOut = "";
   let follow = true;  // every new step is shown; not while the visitor looks at an earlier one
   let cursor = null;  // the cell that the keyboard is on: {view, image, row, col}
-  const KEYS = "Space plays, arrows scrub; Shift and arrows choose a cell, Enter shows its path.";
+  const KEYS = "Space plays, arrows scrub" + (props.cells ? "; Shift and arrows choose a cell, Enter shows its path." : ".");
 
   const bytes = Uint8Array.fromBase64
     ? (text) => Uint8Array.fromBase64(text)
@@ -138,7 +138,7 @@
     const masked = message.lanes.some((lane) => lane.state.includes(255)) ? " · orange: masked" : "";
     status.textContent = (paired
       ? `step ${step} of ${message.total - 1} · t = ${lane.t.toFixed(3)} · entropy ${bits(lane, 4)} bits per cell · ${message.ms.toFixed(0)} ms per step`
-      : `step ${step} of ${message.total - 1} · ${message.ms.toFixed(0)} ms per step for all lanes together`) + masked;
+      : `step ${step} of ${message.total - 1} · ${message.ms.toFixed(0)} ms per step for all lanes together · ${showGuess ? "the network's guesses" : "states of the cells"}`) + masked;
     if (curve) plot(step);
     element.dataset.step = step;
     element.dataset.drawn = ++drawn;
@@ -160,7 +160,7 @@
     curve.setAttribute("viewBox", `0 0 ${W} ${H}`);
     curve.innerHTML = `<text x="0" y="16" font-size="12" fill="currentColor">${top.toFixed(2)}</text>`
       + `<text x="0" y="${H - 22}" font-size="12" fill="currentColor">0</text>`
-      + `<text x="36" y="${H - 4}" font-size="12" fill="currentColor">entropy of the guess, bits a cell, by t from 1 (noise) to 0</text>`
+      + `<text x="36" y="${H - 4}" font-size="12" fill="currentColor">entropy of the guess (bits a cell), t from 1 to 0</text>`
       + lines.join("");
     views.forEach((view, i) => { view.canvas.style.borderBottomColor = `var(--dd-colour-${i})`; });
   }
@@ -227,7 +227,7 @@
   panels.addEventListener("keydown", (event) => {  // on a picture
     const view = views.find((v) => v.canvas === event.target), message = frames[shown];
     const move = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-    if (view && message && ((event.shiftKey && move) || event.key === "Enter")) {
+    if (props.cells && view && message && ((event.shiftKey && move) || event.key === "Enter")) {
       event.preventDefault();
       if (event.key !== "Enter") return moveCursor(view, message, ...move);
       if (!cursor || cursor.view !== view) moveCursor(view, message, 0, 0);
@@ -253,7 +253,7 @@
   });
   panels.addEventListener("click", (event) => {
     const view = views.find((v) => v.canvas === event.target), message = frames[shown];
-    if (!view || !message) return;
+    if (!props.cells || !view || !message) return;
     const box = view.canvas.getBoundingClientRect(), { columns, gap } = view.geometry;
     const x = Math.floor((event.clientX - box.left) / box.width * view.canvas.width);
     const y = Math.floor((event.clientY - box.top) / box.height * view.canvas.height);
