@@ -12,6 +12,7 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
+import torch
 
 import app
 from bench.visitor import Visitor
@@ -69,12 +70,12 @@ def test_options_are_also_environment_variables(monkeypatch: pytest.MonkeyPatch)
     plain = app.parse([])
     assert (plain.share, plain.mcp, plain.queue_size, plain.max_seconds) == (False, False, 64, 300)
     values = {"PORT": "7001", "HOST": "0.0.0.0", "SHARE": "1", "ROOT_PATH": "/dd", "CHECKPOINTS": "a/b"}
-    values |= {"QUEUE_SIZE": "3", "MAX_SECONDS": "1.5", "MCP": "true"}
+    values |= {"QUEUE_SIZE": "3", "MAX_SECONDS": "1.5", "MCP": "true", "DEVICE": "cpu"}
     for name, value in values.items():
         monkeypatch.setenv(f"DD_{name}", value)
     assert vars(app.parse([])) == {
         "port": 7001, "host": "0.0.0.0", "share": True, "root_path": "/dd", "checkpoints": "a/b", "queue_size": 3,
-        "max_seconds": 1.5, "mcp": True,
+        "max_seconds": 1.5, "mcp": True, "device": torch.device("cpu"),
     }  # fmt: skip
     assert app.parse(["--port", "7002"]).port == 7002
     monkeypatch.setenv("DD_SHARE", "0")

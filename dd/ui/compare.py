@@ -116,7 +116,7 @@ def build(models: Models, engine: Engine) -> None:
     )
     form = transport.Form("Compare", controls, to_recipe, fill)
     events = transport.connect(buttons, load, stage, session, form, models, engine)
-    gr.on([buttons.run.click, load.upload], lambda: "", None, table, queue=False, **transport.QUIET)
+    gr.on([buttons.run.click, load.upload], None, None, table, js="() => ''", **transport.QUIET)  # at once, in the page
     for event in (events.running, events.stepping, events.resetting, events.loaded):
         event.then(measured, session, table, **transport.QUIET)
 

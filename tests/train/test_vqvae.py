@@ -239,7 +239,7 @@ def test_without_squeezenet_weights_a_run_without_lpips_goes_through(root, monke
         raise OSError("Network is unreachable")
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(root / "hub"))
-    monkeypatch.setattr(perceptual.socket, "create_connection", refuse)
+    monkeypatch.setattr(perceptual.urllib.request, "urlopen", refuse)
     perceptual._lpips.cache_clear()
     vqvae.main(arguments(root, "run", "--steps", "3"))
     assert records(root, "run")[-1]["held_out/lpips"] is None

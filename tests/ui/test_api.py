@@ -448,7 +448,7 @@ def test_mcp_offers_the_endpoints_as_tools(tiny_root: Path):
 
 def test_what_the_page_shows_of_a_complaint_is_no_html():
     assert refuse(RecipeError("there is no model '<a href=//x>' here")).message == (
-        "there is no model '&lt;a href=//x&gt;' here"
+        "There is no model '&lt;a href=//x&gt;' here"
     )
 
 
