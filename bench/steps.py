@@ -26,7 +26,7 @@ from dd.data import grid_of
 from dd.device import CORES, for_inference, keep_freed_memory
 from dd.processes import REGISTRY, Process, process
 from dd.runs import Lane
-from dd.samplers import Denoiser, default_grid, race, reverse, time_grid
+from dd.samplers import Denoiser, race, reverse, time_grid
 
 LANES = (
     Lane("dirichlet", "dirichlet"), Lane("d3pm-absorbing", "ancestral"),
@@ -63,7 +63,7 @@ def lanes(names: tuple[Lane, ...], cells: tuple[int, int, int], K: int, denoise:
     runs = []
     for lane in names:
         process_, generator = process(lane.process, K, cells[1] * cells[2]), torch.Generator().manual_seed(0)
-        times = time_grid(process_, steps + 2, default_grid(lane.method))
+        times = time_grid(process_, steps + 2, lane.grid)
         runs.append(reverse(process_, process_.prior(cells, generator), times, lane.method, generator))
     frames = race(runs, denoise)
     return milliseconds(lambda: next(frames), steps)

@@ -61,7 +61,7 @@ def train(args: argparse.Namespace) -> None:
     config = yaml.safe_load(Path(args.config).read_text())
     if args.steps is None and args.minutes is None:
         args.steps = config["steps"]
-    device = best_device() if args.device is None else torch.device(args.device)
+    device = args.device or best_device()
     data = load(config["data"]["source"], "train", args.data_root)
 
     torch.manual_seed(config["seed"])

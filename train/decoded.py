@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dd import checkpoints, perceptual
 from dd.checkpoints import Checkpoint
-from dd.data import Labelled
+from dd.data import Labelled, some
 from dd.looks import decoded
 from dd.metrics import frechet_distance, precision_recall
 from dd.networks.vqvae import VqVae
@@ -72,7 +72,7 @@ def gallery(vqvae: VqVae, root: str | Path, size: int, images: int) -> Gallery:
     pictures = readable(find(root), vqvae.colours)
     if images > len(pictures):
         raise ValueError(f"there are {len(pictures):,} pictures below {root}; ask for at most that many samples")
-    order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))[:images].tolist()
+    order = some(torch.arange(len(pictures)), images).tolist()
     parts = torch.arange(len(pictures)).split(BATCH)
     real = torch.cat([perceptual.features(pictures.whole(part.tolist(), size)) for part in parts])
     rebuilt = features_of_codes(vqvae, encode(vqvae, pictures.some(order), size))

@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> None:
         config["mixture"] = args.mixture
         config["batch"] = sum(args.mixture.values())
     rank, world = worker_count()
-    device = best_device() if args.device is None else torch.device(args.device)
+    device = args.device or best_device()
     K, how = config["data"]["K"], config["data"]["cells"]
     if config["data"]["source"] == "codes":
         data, held_out = (load_grids(args.codes, split) for split in ("train", "held-out"))

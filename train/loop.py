@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 
 from dd.checkpoints import CheckpointError
+from dd.device import device
 from dd.images import ImageError
 from train.state import Budget, JsonLines, StopFlag, every, load_state, save_state
 
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser, budget_required: bool = True)
     budget.add_argument("--steps", type=int, help="steps in all, instead of --minutes")
     parser.add_argument("--out", help="run folder (default runs/NAME)")
     parser.add_argument("--resume", action="store_true", help="continue the run in --out exactly")
-    parser.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
+    parser.add_argument("--device", type=device, help="cpu, cuda, ... (default: the best there is)")
     parser.add_argument("--save-every", type=float, default=3, help="minutes between saved states")
     parser.add_argument("--evaluate-every", type=float, default=10, help="minutes between held-out figures")
     parser.add_argument("--log-every", type=int, default=20, help="steps between metric records")

@@ -157,9 +157,9 @@ def main(argv: list[str] | None = None) -> None:
         raise SystemExit(
             f"{args.config} trains a decoder for given codes: give their checkpoint with --init, to --resume too"
         )
-    device = best_device() if args.device is None else torch.device(args.device)
+    device = args.device or best_device()
     data, colours = config["data"], config["network"]["colours"]
-    files = load_split(data, args.data_root)
+    files = load_split(data if args.folder is None else data | {"folder": args.folder}, args.data_root)
     pictures, held_out = Pictures(files.train, colours), Pictures(files.held_out[: args.held_out], colours)
     print(f"{len(files.train)} pictures to learn from, {len(files.held_out)} held out", flush=True)
 
@@ -195,7 +195,7 @@ def configure(args: argparse.Namespace) -> dict:
     if args.seed is not None:
         config["seed"] = args.seed
     if args.folder is not None:
-        config["data"] |= {"source": "folder", "folder": args.folder}
+        config["data"] |= {"source": "folder", "folder": Path(args.folder).name}  # where it is stays on this machine
         config["card"] = {
             "data": f"the pictures of a folder of the user's own ({Path(args.folder).name})",
             "terms": "not stated",
@@ -211,8 +211,6 @@ def configure(args: argparse.Namespace) -> dict:
 def export(folder: Path, state: dict[str, Tensor], config: dict, command_line: str) -> None:
     """Weights, configuration and a model card that claims nothing that was not measured."""
     public = {k: config[k] for k in ("name", "architecture", "network", "data", "losses", "trained")}
-    if "folder" in public["data"]:
-        public["data"] = public["data"] | {"folder": Path(public["data"]["folder"]).name}
     checkpoints.save(folder, state, public)
     checkpoints.write_text(folder / "README.md", vqvae_card(config, command_line))
 
