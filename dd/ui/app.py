@@ -74,7 +74,7 @@ footer .divider { display: none !important; }
 .dark input[type="range"] { --neutral-200: #475569; color-scheme: dark; }
 @media (max-width: 700px) {
   .dd-table :is(th, td) { padding: 4px 6px !important; font-size: 13px; }
-  .dd-table td:first-child { min-width: 0; }
+  .dd-table td:first-child { min-width: 6.5em; word-break: normal; overflow-wrap: normal; }
   .dd-stage { order: -1; }
   .tab-container button { padding: 0 5px !important; font-size: 14px !important; }
 }
