@@ -24,6 +24,7 @@ def sample(args: argparse.Namespace) -> None:
             images=args.images,
             label=args.label if args.label in ("any", "each") else _number(args.label),
             guidance=args.guidance,
+            temperature=args.temperature,
             seed=args.seed,
         )
     run = Run(recipe, Models(Path(args.checkpoint).resolve().parent, args.device))
@@ -74,6 +75,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     s.add_argument("--images", default=16, help="how many")
     s.add_argument("--label", default="each", help='class number, "each" in turn or "any"')
     s.add_argument("--guidance", default=1.0, help="classifier-free guidance")
+    s.add_argument("--temperature", help="below 1: surer, fewer specks, less variety (default: as the checkpoint says)")
     s.add_argument("--option", action="append", default=[], metavar="NAME=NUMBER", help="stretch, below, eta, ...")
     s.add_argument("--schedule", default="default", help="where the steps go: cosine, information or native")
     s.add_argument("--seed", default=0, help="the same seed gives the same picture")

@@ -39,6 +39,11 @@ class Checkpoint:
     config: dict[str, Any]
     sha256: str
 
+    @property
+    def temperature(self) -> float:
+        """The one that was chosen for its samples, on held-out images; 1 is the network as it was trained."""
+        return temperature(self.config)
+
 
 def build(config: dict[str, Any]) -> nn.Module:
     """The untrained network that a configuration describes."""
@@ -61,6 +66,11 @@ def resolve(source: str | Path) -> Path:
         return hub.snapshot(str(source))
     except hub.HubError as error:
         raise CheckpointError(f"{source} is no folder here, and of the hub: {error}") from error
+
+
+def temperature(config: dict[str, Any]) -> float:
+    """What Checkpoint.temperature says, of the configuration alone."""
+    return config.get("temperature", 1.0)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Measured figures of the shipped checkpoints, looked up and never invented: docs/results.jsonl, one record a line.
 
 The file is written by `python -m train.results`. A cell is one setting of checkpoint (by the hash of its weights),
-process, sampler, steps and guidance; a bound belongs to checkpoint and process, that of a probability flow to the
-samplers that follow the flow.
+process, sampler, steps, guidance and temperature; a bound belongs to checkpoint and process, that of a probability
+flow to the samplers that follow the flow.
 """
 
 import json
@@ -29,12 +29,18 @@ def read(path: str | Path = RESULTS) -> list[dict[str, Any]]:
 
 
 def find_samples(
-    records: list[dict[str, Any]], sha256: str, process: str, sampler: str, steps: int, guidance: float = 1.0
+    records: list[dict[str, Any]],
+    sha256: str,
+    process: str,
+    sampler: str,
+    steps: int,
+    guidance: float = 1.0,
+    temperature: float = 1.0,
 ) -> dict[str, Any] | None:
     """FID, recall, accuracy, time of exactly that setting, from the most images; None: not measured."""
     wanted = {
         "kind": "samples", "sha256": sha256, "process": process, "sampler": sampler, "steps": steps,
-        "guidance": guidance,
+        "guidance": guidance, "temperature": temperature,
     }  # fmt: skip
     return _best(records, wanted)
 

@@ -30,6 +30,7 @@ from dd.samplers import GRIDS, Denoiser, Frame, default_grid, race, reverse, ste
 MAX_STEPS, MAX_IMAGES, MAX_LANES = 500, 64, 4
 MAX_WORK = 40_000  # steps x images x lanes of one run
 MAX_GUIDANCE = 10.0
+TEMPERATURES = 0.1, 2.0  # least and most
 
 
 class RecipeError(ValueError):
@@ -72,6 +73,7 @@ class Given:
 @dataclass(frozen=True)
 class Recipe:
     """Everything a picture depends on. label: a class index, "any" (no class given) or "each" (0, 1, 2, ... in turn).
+    temperature: see dd.samplers.Denoiser; None for the one that was chosen for the checkpoint.
 
     equal_calls: methods that call the network twice a step take half the steps, so that lanes cost the same.
     sha256: of the weights that made the picture, filled in when a run is saved.
@@ -83,6 +85,7 @@ class Recipe:
     images: int = 16
     label: int | str = "each"
     guidance: float = 1.0
+    temperature: float | None = 1.0
     seed: int = 0
     equal_calls: bool = False
     sha256: str = ""
@@ -140,6 +143,8 @@ def check(recipe: Recipe, config: dict[str, Any]) -> Recipe:
     images = whole(recipe.images, "The number of images", 1, MAX_IMAGES)
     seed = whole(recipe.seed, "The seed", 0, 2**31 - 1)
     guidance = real(recipe.guidance, "Guidance", 0.0, MAX_GUIDANCE)
+    own = checkpoints.temperature(config) if recipe.temperature is None else recipe.temperature
+    temperature = real(own, "Temperature", *TEMPERATURES)
     label = recipe.label
     if not classes:
         label = "any"
@@ -156,9 +161,12 @@ def check(recipe: Recipe, config: dict[str, Any]) -> Recipe:
     for lane in lanes:
         if not suits(lane.process, data):
             raise RecipeError(NO_ORDER.format(lane.process))
+    if all(lane.process in OWN_NETWORK for lane in lanes):
+        temperature = 1.0  # a network that regresses intensities has none
     given = None if recipe.given is None else _check_given(recipe.given, K, H, W)
     return dataclasses.replace(
-        recipe, steps=steps, images=images, seed=seed, guidance=guidance, label=label, lanes=lanes, given=given
+        recipe, steps=steps, images=images, seed=seed, guidance=guidance, temperature=temperature, label=label,
+        lanes=lanes, given=given,
     )  # fmt: skip
 
 
@@ -328,7 +336,8 @@ class Run:
         self.networks = [models.answering(recipe.checkpoint, p.architecture) for p in self.processes]
         if known is not None and any(p.name in OWN_NETWORK for p in self.processes):
             raise RecipeError("the DDPM on pixels knows no certain cells; choose another process to inpaint")
-        shared = {c.sha256: Denoiser(c.network, self.labels, recipe.guidance, known) for c in self.networks}
+        pairs = zip(self.networks, self.processes, strict=True)
+        shared = {c.sha256: self._denoiser(c, p.name not in OWN_NETWORK, known) for c, p in pairs}
         self._denoise = [shared[c.sha256] for c in self.networks]
         self._frames = self._start()
         self._lock = threading.Lock()
@@ -337,6 +346,10 @@ class Run:
         self.milliseconds: list[float] = []
         self.finished = False
         self.cells: list[Tensor] | None = None
+
+    def _denoiser(self, checkpoint: Checkpoint, tempered: bool, known: Tensor | None) -> Denoiser:
+        temperature = self.recipe.temperature if tempered else 1.0
+        return Denoiser(checkpoint.network, self.labels, self.recipe.guidance, known, temperature)
 
     def _labels(self, classes: int) -> Tensor | None:
         n, label = self.recipe.images, self.recipe.label

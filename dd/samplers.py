@@ -113,17 +113,25 @@ def reverse(
 
 
 class Denoiser:
-    """The network as a function of evidence: class label, guidance and known cells are set here.
+    """The network as a function of evidence: class label, guidance, temperature and known cells are set here.
 
     label: (B,) classes or None for "any"; evidence of n B images gets the labels n times over (lanes of a race).
     guidance w: f = f_any + w (f_label - f_any); w = 1 is the plain conditional model and costs one call.
+    temperature tau: f / tau in the place of f. softmax(f) is what the network believes of a cell from all the others,
+    and becomes softmax(f)^(1/tau), normalised; the cell's own evidence is exact and stays as it is.
     known: (B, H, W) categories, -1 where a cell is not known. Known cells are certain at every time (inpainting).
     """
 
     def __init__(
-        self, network: nn.Module, label: Tensor | None = None, guidance: float = 1.0, known: Tensor | None = None
+        self,
+        network: nn.Module,
+        label: Tensor | None = None,
+        guidance: float = 1.0,
+        known: Tensor | None = None,
+        temperature: float = 1.0,
     ):
         self.network, self.label, self.guidance, self.known = network, label, guidance, known
+        self.temperature = temperature
         self.device = next(network.parameters()).device
 
     @torch.inference_mode()
@@ -134,7 +142,7 @@ class Denoiser:
             known = self.known.repeat(len(l) // len(self.known), 1, 1)[:, None]
             certain = torch.zeros_like(l).scatter_(1, known.clamp(min=0), CERTAIN)
             l = torch.where(known >= 0, certain, l)
-        f = self._guided(l.to(self.device)).float().to(evidence.device)
+        f = self._guided(l.to(self.device)).float().to(evidence.device) / self.temperature
         return f if self.known is None else torch.where(known >= 0, certain, f)
 
     def _guided(self, l: Tensor) -> Tensor:

@@ -117,6 +117,8 @@ def test_masked_cells_are_shown_as_masked(models):
         ({"label": "eleven"}, "class"),
         ({"guidance": float("inf")}, "Guidance"),
         ({"guidance": -1}, "Guidance"),
+        ({"temperature": 0}, "Temperature"),
+        ({"temperature": float("nan")}, "Temperature"),
         ({"seed": -1}, "seed"),
         ({"seed": 0.5}, "seed"),
         ({"checkpoint": "nowhere"}, "no model"),
@@ -147,6 +149,23 @@ def test_recipe_survives_json_and_makes_the_same_picture(models):
     loaded = Recipe.from_json(run.recipe.to_json())
     assert loaded == run.recipe
     assert torch.equal(Run(loaded, models).exhaust()[0], picture)
+
+
+def test_no_temperature_means_the_checkpoint_s_own_and_another_one_another_picture(tmp_path):
+    write_checkpoint(tmp_path / "cool", temperature=0.5)
+    models = Models(tmp_path)
+    own, cool, plain = (
+        Run(dataclasses.replace(BASE, checkpoint="cool", temperature=value), models) for value in (None, 0.5, 1.0)
+    )
+    assert own.recipe == cool.recipe
+    assert torch.equal(own.exhaust()[0], cool.exhaust()[0])
+    assert not torch.equal(cool.cells[0], plain.exhaust()[0])
+
+
+def test_a_recipe_from_before_there_was_a_temperature_has_one_of_1(models):
+    old = json.loads(BASE.to_json())
+    del old["temperature"]
+    assert Recipe.from_json(json.dumps(old)).temperature == 1.0
 
 
 @pytest.mark.parametrize(("method", "own"), [("euler", "cosine"), ("heun", "native")])

@@ -7,7 +7,7 @@ import torch
 
 from dd.processes import REGISTRY, Process, process
 from dd.processes.dirichlet import Dirichlet
-from dd.samplers import TWO_CALLS, Query, frames, generate, race, reverse, time_grid
+from dd.samplers import TWO_CALLS, Denoiser, Query, frames, generate, race, reverse, time_grid
 from tests.toys import Toy, three_cells, two_cells
 
 SAMPLERS = [(name, method) for name in REGISTRY for method in process(name, 3, 3).methods]
@@ -96,6 +96,30 @@ def test_two_cells_of_64_categories_other_processes(name: str) -> None:
 
 
 # -- the machinery ---------------------------------------------------------------------------------------------------
+
+
+class Independent(torch.nn.Module):
+    """A network that is sure of nothing but the law of one cell: f = log q."""
+
+    classes = 0
+
+    def __init__(self, q: torch.Tensor):
+        super().__init__()
+        self.f = torch.nn.Parameter(q.log())
+
+    def forward(self, l: torch.Tensor) -> torch.Tensor:
+        return self.f.view(1, -1, 1, 1).expand(l.shape)
+
+
+@pytest.mark.parametrize(("name", "method"), SAMPLERS)
+def test_temperature_raises_the_law_of_a_cell_to_a_power(name: str, method: str) -> None:
+    """With f / tau in the place of f = log q, cells that do not depend on each other follow q^(1/tau), which is 0.16 from q."""
+    q, temperature, generator = torch.tensor([0.5, 0.3, 0.2]), 0.5, torch.Generator().manual_seed(7)
+    denoise = Denoiser(Independent(q), temperature=temperature)
+    steps = 32 if method in TWO_CALLS else 64
+    x = generate(process(name, 3, 1), denoise, (1, 20_000, 1), steps, generator, method)
+    tempered = q ** (1 / temperature) / (q ** (1 / temperature)).sum()
+    assert float((torch.bincount(x.flatten(), minlength=3) / x.numel() - tempered).abs().sum() / 2) < 0.03
 
 
 @pytest.mark.parametrize(("name", "method"), SAMPLERS)

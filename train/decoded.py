@@ -1,6 +1,6 @@
 """A denoiser of codes, judged by the pictures that its samples decode to, in SqueezeNet features.
 
-fid           N decoded samples against every real picture
+fid           N decoded samples, with the classes of N real pictures, against every real picture
 fid_rebuilt   N of the real pictures, through the VQ-VAE and back, against every real picture
 fid_ratio     the one over the other: what the denoiser loses, measured by what the codes lose
 """
@@ -60,11 +60,15 @@ def features_of_codes(vqvae: VqVae, cells: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Features of every real picture (M, D), those of N of them after the VQ-VAE (N, D), and what that costs."""
+    """Features of every real picture (M, D), those of N of them after the VQ-VAE (N, D), and what that costs.
+
+    labels: the class of each of the N, by its folder: samples in their place have to be of the same classes.
+    """
 
     real: Tensor
     rebuilt: Tensor
     fid_rebuilt: float
+    labels: Tensor
 
 
 def gallery(vqvae: VqVae, root: str | Path, size: int, images: int) -> Gallery:
@@ -76,7 +80,8 @@ def gallery(vqvae: VqVae, root: str | Path, size: int, images: int) -> Gallery:
     parts = torch.arange(len(pictures)).split(BATCH)
     real = torch.cat([perceptual.features(pictures.whole(part.tolist(), size)) for part in parts])
     rebuilt = features_of_codes(vqvae, encode(vqvae, pictures.some(order), size))
-    return Gallery(real, rebuilt, frechet_distance(rebuilt, real))
+    classes = torch.from_numpy(labels(pictures.files)[0])[order]
+    return Gallery(real, rebuilt, frechet_distance(rebuilt, real), classes)
 
 
 def compare(vqvae: VqVae, cells: Tensor, gallery_: Gallery) -> dict[str, float]:

@@ -32,6 +32,8 @@ from train.loop import Loop, add_arguments, sentences
 from train.optimiser import MuonAdamW
 from train.state import Ema, cosine_rate, step_generator, worker_count
 
+PUBLIC = ("name", "architecture", "network", "data", "mixture", "temperature")
+
 
 def batch_at(data: Labelled, config: dict, step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
     """This worker's share of a step's grey images and labels; epochs are permutations."""
@@ -261,8 +263,8 @@ def renamed_state(state: dict[str, Tensor], theirs: UNet, ours: UNet) -> dict[st
 
 
 def public_config(config: dict) -> dict:
-    """What a user of the weights needs: architecture, data, mixture."""
-    return {k: config[k] for k in ("name", "architecture", "network", "data", "mixture")}
+    """What a user of the weights needs: architecture, data, mixture, and a temperature where one was chosen."""
+    return {k: config[k] for k in PUBLIC if k in config}
 
 
 class Mixture(argparse.Action):

@@ -14,7 +14,7 @@ asked for is null. The likelihood is that of the network without a class label, 
     fid_split  of which split the real images are that the samples were set against
 
 A denoiser of codes is judged by what its samples decode to, against every picture of a folder (fid_split "all";
-train/decoded.py); --split is then for the likelihood alone:
+train/decoded.py), in the classes that as many of those pictures have; --split is then for the likelihood alone:
 
     python -m train.evaluate checkpoints/faces --data DATA/faces64 --images 5000 --steps 50 --metrics fid --json
 
@@ -56,10 +56,11 @@ from dd.metrics import frechet_distance, judge, precision_recall
 from dd.networks.classifier import Classifier
 from dd.networks.unet import UNet
 from dd.perceptual import WEIGHTS, PerceptualError
-from dd.processes import NO_ORDER, REGISTRY, Process, process, suits
+from dd.processes import NO_ORDER, OWN_NETWORK, REGISTRY, Process, process, suits
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.results import FLOWS
+from dd.runs import TEMPERATURES, real
 from dd.samplers import Denoiser, calls_per_step, default_grid, generate
 from train import decoded, evaluate_vqvae
 
@@ -73,8 +74,8 @@ BATCH = 100  # images a network call; times are stratified within a batch
 KEYS = (
     "checkpoint", "process", "sampler", "steps", "images", "seed", "nll_nats", "nll_stderr", "bits_per_dim", "fid",
     "fid_floor", "precision", "recall", "accuracy", "seconds_per_image", "device", "sha256", "split", "guidance",
-    "calls", "cells", "data_seed", "vlb_nats", "vlb_stderr", "ode_nats", "ode_stderr", "ode_images", "fid_rebuilt",
-    "fid_ratio", "fid_split",
+    "temperature", "calls", "cells", "data_seed", "vlb_nats", "vlb_stderr", "ode_nats", "ode_stderr", "ode_images",
+    "fid_rebuilt", "fid_ratio", "fid_split",
 )  # fmt: skip
 
 
@@ -154,18 +155,37 @@ def sample(
     images: int,
     seed: int,
     guidance: float = 1.0,
+    temperature: float | None = None,
+    labels: Tensor | None = None,
 ) -> Samples:
-    """N samples in batches, with the network as the page has it; classes, where it knows them, are drawn uniformly."""
+    """N samples in batches, with the network as the page has it.
+
+    temperature: None for the checkpoint's own. labels: (N,), where the network knows classes; drawn uniformly if none
+    are given.
+    """
+    temperature = checkpoint.temperature if temperature is None else temperature
     network = for_inference(deepcopy(checkpoint.network))
     generator = torch.Generator().manual_seed(seed)
     classes = checkpoint.config["network"].get("classes", 0)
-    labels = torch.randint(classes, (images,), generator=generator) if classes else None
+    if not classes:
+        labels = None
+    elif labels is None:
+        labels = torch.randint(classes, (images,), generator=generator)
     cells, start = [], time.perf_counter()
     for i in tqdm(range(0, images, BATCH), desc=f"{process_.name} {sampler} {steps}", leave=False, disable=None):
         n = min(BATCH, images - i)
-        denoise = Denoiser(network, None if labels is None else labels[i : i + n], guidance)
+        denoise = Denoiser(network, None if labels is None else labels[i : i + n], guidance, temperature=temperature)
         cells.append(generate(process_, denoise, (n, *grid_of(checkpoint.config["data"])), steps, generator, sampler))
     return Samples(torch.cat(cells), labels, (time.perf_counter() - start) / images)
+
+
+def temperature_of(checkpoint: Checkpoint, process_: Process, wanted: float | None) -> float:
+    """The temperature to sample at: the one that is wanted, or the checkpoint's own."""
+    if process_.name not in OWN_NETWORK:
+        return real(checkpoint.temperature if wanted is None else wanted, "--temperature", *TEMPERATURES)
+    if wanted not in (None, 1.0):
+        raise EvaluationError(f"{process_.name} regresses intensities and has no temperature; leave it out")
+    return 1.0
 
 
 @dataclass(frozen=True)
@@ -347,10 +367,12 @@ def evaluate(args: argparse.Namespace) -> dict:
         raise EvaluationError(f"{args.process} has no sampler {sampler!r}; choose one of {', '.join(process_.methods)}")
     if args.guidance != 1.0 and not config["network"].get("classes", 0):
         raise EvaluationError(f"{checkpoint.name} knows no classes, so it cannot be guided; leave out --guidance")
+    temperature = temperature_of(checkpoint, process_, args.temperature)
     record = dict.fromkeys(KEYS) | {
         "checkpoint": checkpoint.name, "sha256": checkpoint.sha256, "process": args.process, "sampler": sampler,
         "steps": args.steps, "calls": args.steps * calls_per_step(sampler, args.guidance),
-        "guidance": args.guidance, "images": args.images, "seed": args.seed, "split": args.split, "device": str(device),
+        "guidance": args.guidance, "temperature": temperature, "images": args.images, "seed": args.seed,
+        "split": args.split, "device": str(device),
         "cells": config["data"]["cells"], "data_seed": DATA_SEED,
     }  # fmt: skip
     codes = config["data"]["source"] == "codes"
@@ -359,7 +381,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         record["split"] = args.split if "nll" in args.metrics else None
     if "fid" in args.metrics:  # first, since a missing classifier or data set shall not cost the sampling
         record["fid_split"] = "all" if codes else args.split
-        judged = judge_of(config, args, device)
+        judge_ = judge_of(config, args, device)
     if "nll" in args.metrics:
         x0 = load_cells(config, args.split, args.data_root, args.images)
         generator = torch.Generator().manual_seed(args.seed)
@@ -374,15 +396,23 @@ def evaluate(args: argparse.Namespace) -> dict:
         if args.by_decade:
             record["decades"] = by_decade(process_, checkpoint.network, bound, x0, generator)
     if {"fid", "time"} & set(args.metrics):
-        samples = sample(checkpoint, process_, sampler, args.steps, args.images, args.seed, args.guidance)
+        labels = judge_.labels if "fid" in args.metrics else None
+        samples = sample(
+            checkpoint, process_, sampler, args.steps, args.images, args.seed, args.guidance, temperature, labels
+        )
         if "time" in args.metrics:
             record["seconds_per_image"] = samples.seconds_per_image
         if "fid" in args.metrics:
-            record |= judged(samples)
+            record |= judge_.figures(samples)
     return record
 
 
-Judge = Callable[[Samples], dict[str, float | None]]
+@dataclass(frozen=True)
+class Judge:
+    """figures: what is said of samples. labels: the classes (N,) that they are to have, None for all alike often."""
+
+    figures: Callable[[Samples], dict[str, float | None]]
+    labels: Tensor | None = None
 
 
 def judge_name(config: dict, args: argparse.Namespace) -> str:
@@ -397,13 +427,13 @@ def judge_of(config: dict, args: argparse.Namespace, device: torch.device) -> Ju
     if config["data"]["source"] != "codes":
         classifier = find_classifier(config, args.classifier, device).network
         reference_ = reference(config, classifier, args.split, args.images, args.data_root)
-        return lambda samples: compare(samples, reference_)
+        return Judge(lambda samples: compare(samples, reference_))
     vqvae = checkpoints.load(config["data"]["vqvae_folder"]).network
     try:
         gallery = decoded.gallery(vqvae, args.data_root, grid_of(config["data"])[0] * vqvae.factor, args.images)
     except PerceptualError as error:
         raise EvaluationError(str(error)) from error
-    return lambda samples: decoded.compare(vqvae, samples.cells, gallery)
+    return Judge(lambda samples: decoded.compare(vqvae, samples.cells, gallery), gallery.labels)
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -415,6 +445,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=2000, help="samples, and real images, to measure by")
     parser.add_argument("--metrics", default="nll,fid,time", help=f"any of {','.join(METRICS)}")
     parser.add_argument("--guidance", type=float, default=1.0, help="1 is the plain class-conditional model")
+    parser.add_argument("--temperature", type=float, help="of the samples (default: as the checkpoint says)")
     parser.add_argument("--repeats", type=int, default=1, help="times drawn per image for the bound")
     parser.add_argument("--by-decade", action="store_true", help="also the path-KL per decade of the process' own time")
     parser.add_argument("--split", default="held-out", choices=("held-out", "test"), help="test: final figures only")

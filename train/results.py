@@ -97,12 +97,14 @@ def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[Recor
         for checkpoint, process_ in pairs:
             for sampler in (method for method in process_.methods if method in wanted):
                 steps = steps_for(calls, sampler, args.guidance)
+                temperature = evaluate.temperature_of(checkpoint, process_, args.temperature)
                 setting = _setting(args, checkpoint, process_, "samples") | {
-                    "sampler": sampler, "steps": steps, "guidance": args.guidance, "images": args.images,
+                    "sampler": sampler, "steps": steps, "guidance": args.guidance, "temperature": temperature,
+                    "images": args.images,
                     "calls": steps * calls_per_step(sampler, args.guidance), "budget": calls,
                     "judge": judge_name(checkpoint.sha256),
                 }  # fmt: skip
-                yield setting, _samples_job(args, checkpoint, process_, sampler, steps, judged_by)
+                yield setting, _samples_job(args, checkpoint, process_, sampler, steps, temperature, judged_by)
 
     for checkpoint, process_ in pairs:
         setting = _setting(args, checkpoint, process_, "steps-bound") | {"images": args.steps_bound_images}
@@ -153,12 +155,15 @@ def _samples_job(
     process_: Process,
     sampler: str,
     steps: int,
+    temperature: float,
     judged_by: Callable[[str], Judge],
 ) -> Callable[[], Record]:
     def measure() -> Record:
-        judged = judged_by(checkpoint.sha256)
-        samples = sample(checkpoint, process_, sampler, steps, args.images, args.seed, args.guidance)
-        figures = judged(samples)
+        judge_ = judged_by(checkpoint.sha256)
+        samples = sample(
+            checkpoint, process_, sampler, steps, args.images, args.seed, args.guidance, temperature, judge_.labels
+        )
+        figures = judge_.figures(samples)
         figures = {"fid_floor": figures.get("fid_rebuilt"), "accuracy": None} | figures
         return figures | {"seconds_per_image": samples.seconds_per_image}
 
@@ -201,7 +206,7 @@ def current(records: list[Record]) -> list[Record]:
 
 
 def tables(records: list[Record]) -> str:
-    """Markdown for all records: a section per checkpoint, a table per figure, split, guidance and count."""
+    """Markdown for all records: a section per checkpoint, a table per figure and kind of sample."""
     out = []
     for name in dict.fromkeys(r["checkpoint"] for r in records):
         mine = [r for r in records if r["checkpoint"] == name]
@@ -250,19 +255,19 @@ def _steps_bound_table(bounds: list[Record]) -> str:
 
 def _group(record: Record) -> tuple:
     """Cells that can be compared with each other."""
-    return tuple(record[key] for key in ("split", "guidance", "images", "seed", "judge"))
+    return tuple(record[key] for key in ("split", "guidance", "temperature", "images", "seed", "judge"))
 
 
 def _sample_tables(cells: list[Record]) -> str:
-    split, guidance, images, seed, _ = _group(cells[0])
+    split, guidance, temperature, images, seed, _ = _group(cells[0])
     floor_ = cells[0]["fid_floor"]
     codes = "fid_rebuilt" in cells[0]  # set against every picture, whatever the split
     floor_of = "as many pictures, rebuilt from their codes" if codes else "training images against the same"
     against = "every picture" if codes else f"{images:,} images of the {split} split"
     machines = "; ".join(dict.fromkeys(r["machine"] for r in cells))
     lines = [
-        f"{images:,} samples a cell, seed {seed}, guidance {guidance:g}, against {against}. "
-        f"FID floor ({floor_of}): {floor_:.3f}. Seconds on {machines}.\n"
+        f"{images:,} samples a cell, seed {seed}, guidance {guidance:g}, temperature {temperature:g}, against "
+        f"{against}. FID floor ({floor_of}): {floor_:.3f}. Seconds on {machines}.\n"
     ]
     budgets = sorted({r["budget"] for r in cells})
     rows = dict.fromkeys((r["process"], r["sampler"]) for r in cells)
@@ -350,6 +355,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--bound-images", type=int, help="images of a bound (default: 10,000 of test, or 5,000)")
     parser.add_argument("--steps-bound-images", type=int, default=500, help="images of the bounds of so many steps")
     parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--temperature", type=float, help="of the samples (default: as each checkpoint says)")
     parser.add_argument("--minutes", type=float, help="start no new cell after that many minutes")
     parser.add_argument("--split", default="test", choices=("held-out", "test"))
     parser.add_argument("--classifier", help="folder of the judge (default: the shipped one)")

@@ -38,11 +38,12 @@ def results(models: Models) -> str:
     rows, missing = [], []
     for name in models.names():
         so_far = len(rows)
+        own = checkpoints.temperature(models.config(name))
         sha256 = _hash(models.root / name / "model.safetensors")
         for process_name in (known for known in REGISTRY if suits(known, models.config(name)["data"])):
             bound = find_bound(records, sha256, process_name) or {}
             method = process(process_name, 2, 784).methods[0]
-            cell = find_samples(records, sha256, process_name, method, 100) or {}
+            cell = find_samples(records, sha256, process_name, method, 100, temperature=own) or {}
             if bound or cell:
                 rows.append([name, PROCESS_NAMES.get(process_name, process_name), *(_shown(bound, cell))])
         if len(rows) == so_far:

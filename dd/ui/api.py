@@ -46,6 +46,7 @@ def build(models: Models, engine: Engine) -> None:
         images: int = 16,
         label: int | str = "each",
         guidance: float = 1.0,
+        temperature: float | None = None,
         seed: int = 0,
         options: dict[str, float] | None = None,
         schedule: str = "default",
@@ -63,6 +64,7 @@ def build(models: Models, engine: Engine) -> None:
             images: how many, 1 to 64.
             label: number of the class to draw, "each" for all classes in turn, "any" for none given.
             guidance: classifier-free guidance, 0 to 10; 1 is the plain conditional model.
+            temperature: of the network's beliefs, 0.1 to 2; 1 is as trained, none the one chosen for the model.
             seed: 0 to 2147483647.
             options: of the process, for example {"eta": 0.5}; none by default.
             schedule: where the steps go: cosine, information, native, or default for the sampler's own.
@@ -73,7 +75,7 @@ def build(models: Models, engine: Engine) -> None:
             number a lane) and, with frames, png: the state beside the network's guess as a data URL.
         """
         lane = _answered(_lane, process, sampler, options, schedule)
-        made = _answered(recipe, checkpoint, [lane], steps, images, label, guidance, seed)
+        made = _answered(recipe, checkpoint, [lane], steps, images, label, guidance, temperature, seed)
         yield from _stream(made, frames, models, engine)
 
     def compare(
@@ -83,6 +85,7 @@ def build(models: Models, engine: Engine) -> None:
         images: int = 9,
         label: int | str = "each",
         guidance: float = 1.0,
+        temperature: float | None = None,
         seed: int = 0,
         schedule: str = "default",
         frames: bool = False,
@@ -96,6 +99,7 @@ def build(models: Models, engine: Engine) -> None:
             images: in every lane, 1 to 64; calls x images x lanes is at most 40,000.
             label: number of a class, "each" or "any".
             guidance: classifier-free guidance, 0 to 10.
+            temperature: see /generate.
             seed: 0 to 2147483647.
             schedule: of all lanes, see /generate.
             frames: whether the stream carries a picture of every step.
@@ -103,7 +107,9 @@ def build(models: Models, engine: Engine) -> None:
             A PNG of all lanes beside each other and the JSON recipe. Before them, a job streams the same as
             /generate, with the lanes' states beside each other.
         """
-        made = _answered(_many_lanes, checkpoint, lanes, calls, images, label, guidance, seed, schedule)
+        made = _answered(
+            _many_lanes, checkpoint, lanes, calls, images, label, guidance, temperature, seed, schedule
+        )  # fmt: skip
         yield from _stream(made, frames, models, engine)
 
     def likelihood(
@@ -129,7 +135,7 @@ def build(models: Models, engine: Engine) -> None:
         if label == "each":
             raise gr.Error('an image has one class or none: give its number, or "any"', print_exception=False)
         lane = Lane(str(process), _sampler(process))
-        made = _answered(recipe, checkpoint, [lane], 1, 1, label, 1.0, seed)
+        made = _answered(recipe, checkpoint, [lane], 1, 1, label, 1.0, 1.0, seed)
         draws = _answered(whole, draws, "The number of draws", 2, MAX_DRAWS)
         part = engine.submit(_Estimate, made, models, cells, draws)
         estimate = _answered(part.result)
@@ -195,14 +201,14 @@ def _lane(process, sampler, options, schedule) -> Lane:
     return Lane(str(process), str(sampler), options, str(schedule))
 
 
-def _many_lanes(checkpoint, lanes, calls, images, label, guidance, seed, schedule) -> Recipe:
+def _many_lanes(checkpoint, lanes, calls, images, label, guidance, temperature, seed, schedule) -> Recipe:
     if not isinstance(lanes, list) or not 2 <= len(lanes) <= MAX_LANES:
         raise RecipeError(
             f'lanes must be a list of two to {MAX_LANES}, for example ["dirichlet/heun", "gaussian/ddim"]'
         )
     pairs = [str(lane).partition("/") for lane in lanes]
     made = [Lane(a, b, schedule=str(schedule)) for a, _, b in pairs]
-    return recipe(checkpoint, made, calls, images, label, guidance, seed, equal_calls=True)
+    return recipe(checkpoint, made, calls, images, label, guidance, temperature, seed, equal_calls=True)
 
 
 def _sampler(name: object) -> str:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import gradio as gr
 
+from dd.processes import OWN_NETWORK
 from dd.results import find_bound, find_samples, read
 from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run
 from dd.samplers import calls_per_step, steps_for
@@ -18,6 +19,7 @@ from dd.ui.controls import (
     process_choices,
     recipe,
     seed_with_dice,
+    temperature_slider,
     title,
 )
 from dd.ui.engine import Engine
@@ -63,6 +65,7 @@ def build(models: Models, engine: Engine) -> None:
             images = gr.Slider(1, 36, 9, step=1, label="Images", info="In every lane.")
             label = class_dropdown(models, model)
             guidance = guidance_slider(label)
+            temperature = temperature_slider(models, model)
             schedule = gr.Dropdown(
                 [("each sampler's own", "default"), *((text, kind) for kind, text in SCHEDULE_NAMES.items())],
                 value="default", label="Schedule",
@@ -79,13 +82,13 @@ def build(models: Models, engine: Engine) -> None:
                 load = transport.load_button()
             table = gr.Markdown(elem_id="compare-table", elem_classes="dd-table")
 
-    controls = [model, lanes, calls, images, label, guidance, schedule, seed]
+    controls = [model, lanes, calls, images, label, guidance, temperature, schedule, seed]
 
-    def to_recipe(model, lanes, calls, images, label, guidance, schedule, seed) -> Recipe:
+    def to_recipe(model, lanes, calls, images, label, guidance, temperature, schedule, seed) -> Recipe:
         if len(lanes or []) < 2:
             raise RecipeError("choose at least two lanes to compare")
         made = [replace(_lane(pair), schedule=schedule) for pair in lanes]
-        return recipe(model, made, calls, images, label, guidance, seed, equal_calls=True)
+        return recipe(model, made, calls, images, label, guidance, temperature, seed, equal_calls=True)
 
     def fill(run: Run) -> list:
         loaded = run.recipe
@@ -94,7 +97,7 @@ def build(models: Models, engine: Engine) -> None:
         return [
             loaded.checkpoint, gr.Dropdown(lane_choices(models, loaded.checkpoint), value=pairs), loaded.steps,
             loaded.images, gr.Dropdown(class_choices(models, loaded.checkpoint), value=str(loaded.label)),
-            loaded.guidance, schedules[0] if schedules else "default", loaded.seed,
+            loaded.guidance, loaded.temperature, schedules[0] if schedules else "default", loaded.seed,
         ]  # fmt: skip
 
     def measured(session: Session | None) -> str:
@@ -140,7 +143,8 @@ def _row(run: Run, i: int, records: list[dict]) -> list[str]:
     made, lane, sha256 = run.recipe, run.recipe.lanes[i], run.networks[i].sha256
     steps = steps_for(made.steps, lane.method)
     calls = steps * calls_per_step(lane.method)
-    stored = find_samples(records, sha256, lane.process, lane.method, steps, made.guidance) or {}
+    temperature = 1.0 if lane.process in OWN_NETWORK else made.temperature
+    stored = find_samples(records, sha256, lane.process, lane.method, steps, made.guidance, temperature) or {}
     all_classes = made.label == "each" or not run.config["network"]["classes"]
     stored = stored if all_classes and lane.schedule == "default" and not lane.options else {}
     bound = find_bound(records, sha256, lane.process, lane.method) or {}

@@ -6,6 +6,7 @@ import random
 import gradio as gr
 import torch
 
+from dd.checkpoints import temperature
 from dd.data import LABELS
 from dd.processes import OWN_NETWORK, REGISTRY, process, suits
 from dd.runs import Lane, Models, Recipe, RecipeError
@@ -111,6 +112,20 @@ def guidance_slider(label: gr.Dropdown) -> gr.Slider:
     return guidance
 
 
+def temperature_slider(models: Models, model: gr.Dropdown) -> gr.Slider:
+    """The temperature chosen for the model to begin with, whatever model is chosen."""
+
+    def own(name: str) -> float:
+        return temperature(models.config(name))
+
+    slider = gr.Slider(
+        0.5, 1.5, own(model.value), step=0.05, label="Temperature",
+        info="Below 1 the network is made surer: fewer specks, less variety. 1 is as it was trained.",
+    )  # fmt: skip
+    model.input(own, model, slider, queue=False, **QUIET)
+    return slider
+
+
 def seed_with_dice(prefix: str, what: str = "picture") -> gr.Number:
     seed = gr.Number(0, label="Seed", info=f"The same seed gives the same {what}.")
     dice = gr.Button("New seed", size="sm", elem_id=f"{prefix}-dice")
@@ -147,9 +162,9 @@ def refuse(error: Exception) -> gr.Error:
     return gr.Error(html.escape(sentence[:1].upper() + sentence[1:], quote=False), duration=12, print_exception=False)
 
 
-def recipe(checkpoint, lanes, steps, images, label, guidance, seed, equal_calls=False) -> Recipe:
+def recipe(checkpoint, lanes, steps, images, label, guidance, temperature, seed, equal_calls=False) -> Recipe:
     label = label if label in ("any", "each") else _class(label)
-    return Recipe(str(checkpoint), tuple(lanes), steps, images, label, guidance, seed, equal_calls)
+    return Recipe(str(checkpoint), tuple(lanes), steps, images, label, guidance, temperature, seed, equal_calls)
 
 
 def _class(label: object) -> int | str:

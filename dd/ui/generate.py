@@ -21,6 +21,7 @@ from dd.ui.controls import (
     recipe,
     schedule_choices,
     seed_with_dice,
+    temperature_slider,
 )
 from dd.ui.engine import Engine
 from dd.ui.player import player
@@ -52,6 +53,7 @@ def build(models: Models, engine: Engine) -> gr.State:
             images = gr.Slider(1, MAX_IMAGES, 16, step=1, label="Images", info="How many are generated at once.")
             label = class_dropdown(models, model)
             guidance = guidance_slider(label)
+            temperature = temperature_slider(models, model)
             seed = seed_with_dice("generate")
             with gr.Accordion("Options of process and sampler", open=False):
                 schedule = gr.Dropdown(
@@ -68,13 +70,16 @@ def build(models: Models, engine: Engine) -> gr.State:
                 transport.downloads("generate", session)
                 load = transport.load_button()
 
-    controls = [model, process, sampler, steps, images, label, guidance, seed, schedule, *options.values()]
+    controls = [model, process, sampler, steps, images, label, guidance, temperature, seed, schedule, *options.values()]
 
-    def to_recipe(model, process, sampler, steps, images, label, guidance, seed, schedule, *values: float) -> Recipe:
+    def to_recipe(
+        model, process, sampler, steps, images, label, guidance, temperature, seed, schedule, *values: float
+    ) -> Recipe:
         chosen = dict(zip(options, values, strict=True))
         known = {name: named_process(process, 2, 784).options[name] for name in offered(process, sampler)}
         wanted = {name: chosen[name] for name, option in known.items() if chosen[name] != option.default}
-        return recipe(model, [Lane(process, sampler, wanted, schedule)], steps, images, label, guidance, seed)
+        lane = Lane(process, sampler, wanted, schedule)
+        return recipe(model, [lane], steps, images, label, guidance, temperature, seed)
 
     def visible(model: str, process: str, sampler: str) -> list:
         """What is shown only where it applies: the note on codes, the options."""
@@ -107,7 +112,7 @@ def build(models: Models, engine: Engine) -> gr.State:
             loaded.checkpoint, gr.Dropdown(process_choices(models, loaded.checkpoint), value=lane.process),
             gr.Dropdown(method_choices(lane.process), value=lane.method), loaded.steps, loaded.images,
             gr.Dropdown(class_choices(models, loaded.checkpoint), value=str(loaded.label)), loaded.guidance,
-            loaded.seed, gr.Dropdown(schedule_choices(lane.process), value=lane.grid),
+            loaded.temperature, loaded.seed, gr.Dropdown(schedule_choices(lane.process), value=lane.grid),
         ]  # fmt: skip
         known = run.processes[0].options
         chosen = {name: lane.options.get(name, option.default) for name, option in known.items()}

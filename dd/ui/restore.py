@@ -22,6 +22,7 @@ from dd.ui.controls import (
     recipe,
     refuse,
     seed_with_dice,
+    temperature_slider,
 )
 from dd.ui.engine import Engine
 from dd.ui.player import player
@@ -83,6 +84,7 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
             steps = gr.Slider(4, 250, 48, step=1, label="Steps", info="More steps, fewer mistakes, more time.")
             images = gr.Slider(1, 16, 9, step=1, label="Results", info="How many different ones, side by side.")
             label = class_dropdown(models, model, "any")
+            temperature = temperature_slider(models, model)
             seed = seed_with_dice(prefix, "results")
         with gr.Column(scale=3, min_width=320):
             buttons = transport.buttons(prefix)
@@ -103,7 +105,7 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
     def on_made(name: str) -> tuple:
         classes = models.config(name)["network"]["classes"]
         label = random.randrange(classes) if classes else "any"
-        one = Recipe(name, (Lane(),), 32, 1, label, seed=random.randrange(2**31))
+        one = Recipe(name, (Lane(),), 32, 1, label, temperature=None, seed=random.randrange(2**31))
         try:
             run = engine.do(Run, one, models)
             while not run.finished:
@@ -136,15 +138,15 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
         rows = tuple(map(tuple, cells.tolist()))
         return (name, rows), show(name, rows)
 
-    def to_recipe(name, chosen, canvas, t, process, sampler, steps, images, label, seed) -> Recipe:
+    def to_recipe(name, chosen, canvas, t, process, sampler, steps, images, label, temperature, seed) -> Recipe:
         of, cells = chosen or (None, None)
         if of != name:  # a picture that another model's network has made may come late
             raise RecipeError(NOTHING_YET)
         known = known_cells(canvas, len(cells), len(cells[0])) if inpaint else None
-        made = recipe(name, [Lane(process, sampler)], steps, images, label, 1.0, seed)
+        made = recipe(name, [Lane(process, sampler)], steps, images, label, 1.0, temperature, seed)
         return Recipe(**{**vars(made), "given": Given(cells, known, t)})
 
-    controls = [model, chosen, canvas, t, process, sampler, steps, images, label, seed]
+    controls = [model, chosen, canvas, t, process, sampler, steps, images, label, temperature, seed]
 
     def fill(run: Run) -> list:
         loaded, lane, given = run.recipe, run.recipe.lanes[0], run.recipe.given
@@ -153,7 +155,8 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
             name, (name, given.cells), show(name, given.cells, given.known), given.t,
             gr.Dropdown(process_choices(models, name, inpaint), value=lane.process),
             gr.Dropdown(method_choices(lane.process), value=lane.method), loaded.steps, loaded.images,
-            gr.Dropdown(class_choices(models, name), value=str(loaded.label)), loaded.seed,
+            gr.Dropdown(class_choices(models, name), value=str(loaded.label)), loaded.temperature,
+            loaded.seed,
         ]  # fmt: skip
 
     form = transport.Form("Inpaint" if inpaint else "Noise and restore", controls, to_recipe, fill)

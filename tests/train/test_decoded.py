@@ -44,7 +44,9 @@ def test_samples_are_judged_by_what_they_decode_to(root: Path, capsys: pytest.Ca
     record = run(root, capsys, "--metrics", "fid,time")
     checkpoint = evaluate.load_denoiser(root / "faces", torch.device("cpu"))
     vqvae = checkpoints.load(root / "faces-vqvae").network
-    cells = evaluate.sample(checkpoint, evaluate.find_process("dirichlet", checkpoint.config), "dirichlet", 2, N, 0)
+    process_ = evaluate.find_process("dirichlet", checkpoint.config)
+    labels = decoded.gallery(vqvae, root / "pictures", 32, N).labels
+    cells = evaluate.sample(checkpoint, process_, "dirichlet", 2, N, 0, labels=labels)
     assert cells.cells.shape == (N, 8, 8)
     pictures = (vqvae.decode(cells.cells).clamp(0, 1) * 255).round() / 255
     real = perceptual.features(Pictures(find(root / "pictures"), 1).whole(range(40), 32))
@@ -60,7 +62,9 @@ def test_rebuilt_pictures_in_place_of_samples_have_ratio_one(root: Path):
     vqvae = checkpoints.load(root / "faces-vqvae")
     gallery = decoded.gallery(vqvae.network, root / "pictures", 32, N)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:N]
-    grids = decoded.encode_split(vqvae, 32, "test", root / "pictures").images
+    known = decoded.encode_split(vqvae, 32, "test", root / "pictures")
+    grids = known.images
+    assert torch.equal(gallery.labels, known.labels[order])
     assert decoded.compare(vqvae.network, grids[order], gallery)["fid_ratio"] == pytest.approx(1.0, rel=1e-4)
     assert gallery.fid_rebuilt > 0
     assert len(gallery.real) == 40

@@ -13,7 +13,15 @@ from dd.ui import compare
 LANES = (Lane("dirichlet", "dirichlet"), Lane("dirichlet", "heun"))
 BOUND = {"kind": "bound", "split": "test", "images": 9, "nll_nats": 61.5}
 FLOW = BOUND | {"kind": "flow-bound", "nll_nats": 62.25}
-CELL = {"kind": "samples", "split": "test", "images": 9, "guidance": 1.0, "fid": 1.25, "fid_floor": 0.5}
+CELL = {
+    "kind": "samples",
+    "split": "test",
+    "images": 9,
+    "guidance": 1.0,
+    "temperature": 1.0,
+    "fid": 1.25,
+    "fid_floor": 0.5,
+}
 CELL |= {"accuracy": 0.75, "seconds_per_image": 0.125}
 
 
@@ -53,7 +61,15 @@ OTHER_LANES = [
 
 
 @pytest.mark.parametrize(
-    "changes", [{"steps": 5}, {"guidance": 2.0}, {"label": "any"}, {"label": 3}, *({"lanes": l} for l in OTHER_LANES)]
+    "changes",
+    [
+        {"steps": 5},
+        {"guidance": 2.0},
+        {"temperature": 0.8},
+        {"label": "any"},
+        {"label": 3},
+        *({"lanes": l} for l in OTHER_LANES),
+    ],
 )
 def test_what_was_measured_at_another_setting_is_not_measured_here(models: Models, changes: dict):
     row = rows(models, **changes)[0]
