@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from dd.processes import EVERY
+from dd.processes import EVERY, OWN_NETWORK
 from dd.processes import process as named_process
 from dd.runs import MAX_IMAGES, MAX_STEPS, Lane, Models, Recipe, Run
 from dd.samplers import default_grid
@@ -82,10 +82,11 @@ def build(models: Models, engine: Engine) -> gr.State:
         return recipe(model, [lane], steps, images, label, guidance, temperature, seed)
 
     def visible(model: str, process: str, sampler: str) -> list:
-        """What is shown only where it applies: the note on codes, the options."""
+        """What is shown only where it applies: the note on codes, the temperature, the options."""
         known = offered(process, sampler)
         note_ = gr.Markdown(visible="vqvae" in models.config(model)["data"])
-        return [note_, *(gr.Slider(visible=name in known) for name in options)]
+        tempered = gr.Slider(visible=process not in OWN_NETWORK)
+        return [note_, tempered, *(gr.Slider(visible=name in known) for name in options)]
 
     def begin(process: str, sampler: str) -> gr.Dropdown:
         """The schedules of a process and sampler just chosen."""
@@ -101,7 +102,7 @@ def build(models: Models, engine: Engine) -> gr.State:
     def on_sampler(model: str, process: str, sampler: str) -> list:
         return [begin(process, sampler), *visible(model, process, sampler)]
 
-    chosen, applies = [model, process, sampler], [note, *options.values()]
+    chosen, applies = [model, process, sampler], [note, temperature, *options.values()]
     model.input(on_model, model, [schedule, *applies], queue=False, **QUIET)
     process.input(on_process, [model, process], [sampler, schedule, *applies], queue=False, **QUIET)
     sampler.input(on_sampler, chosen, [schedule, *applies], queue=False, **QUIET)
