@@ -303,6 +303,11 @@ def test_a_lane_of_another_network_runs_beside_the_others(tmp_path):
     assert run.views[-1][1].entropy is None
     assert run.views[-1][0].entropy is not None
     assert len(explorer.path(run, 0, 0, 3, 5)["x"]) == run.total
+    cool = Run(dataclasses.replace(recipe, temperature=0.5), Models(tmp_path))
+    assert torch.equal(cool.exhaust()[1], pixels)  # there is no temperature in it
+    assert not torch.equal(cool.cells[0], categories)
+    only = dataclasses.replace(recipe, lanes=recipe.lanes[1:], temperature=0.5)
+    assert Run(only, Models(tmp_path)).recipe.temperature == 1.0
     with pytest.raises(ValueError, match="no path to show"):
         explorer.path(run, 1, 0, 3, 5)
     with pytest.raises(RecipeError, match="no certain cells"):

@@ -46,11 +46,11 @@ def build(models: Models, engine: Engine) -> None:
         images: int = 16,
         label: int | str = "each",
         guidance: float = 1.0,
-        temperature: float | None = None,
         seed: int = 0,
         options: dict[str, float] | None = None,
         schedule: str = "default",
         frames: bool = False,
+        temperature: float | None = None,
     ) -> tuple[gr.FileData, dict]:
         """Generate images by running a noise process backwards. The same arguments give the same picture.
 
@@ -64,11 +64,11 @@ def build(models: Models, engine: Engine) -> None:
             images: how many, 1 to 64.
             label: number of the class to draw, "each" for all classes in turn, "any" for none given.
             guidance: classifier-free guidance, 0 to 10; 1 is the plain conditional model.
-            temperature: of the network's beliefs, 0.1 to 2; 1 is as trained, none the one chosen for the model.
             seed: 0 to 2147483647.
             options: of the process, for example {"eta": 0.5}; none by default.
             schedule: where the steps go: cosine, information, native, or default for the sampler's own.
             frames: whether the stream carries a picture of every step.
+            temperature: of the network's beliefs, 0.1 to 2; 1 is as trained, none the one chosen for the model.
         Returns:
             A PNG of all images and the JSON recipe that makes it again. Before them, a job streams for every step no
             picture and the state of the run: step, total, t (1 is noise, 0 is data), entropy (bits left per cell, a
@@ -85,10 +85,10 @@ def build(models: Models, engine: Engine) -> None:
         images: int = 9,
         label: int | str = "each",
         guidance: float = 1.0,
-        temperature: float | None = None,
         seed: int = 0,
         schedule: str = "default",
         frames: bool = False,
+        temperature: float | None = None,
     ) -> tuple[gr.FileData, dict]:
         """Run two to four processes side by side: same seed, same number of network calls, same network (but for ddpm).
 
@@ -99,10 +99,10 @@ def build(models: Models, engine: Engine) -> None:
             images: in every lane, 1 to 64; calls x images x lanes is at most 40,000.
             label: number of a class, "each" or "any".
             guidance: classifier-free guidance, 0 to 10.
-            temperature: see /generate.
             seed: 0 to 2147483647.
             schedule: of all lanes, see /generate.
             frames: whether the stream carries a picture of every step.
+            temperature: see /generate.
         Returns:
             A PNG of all lanes beside each other and the JSON recipe. Before them, a job streams the same as
             /generate, with the lanes' states beside each other.

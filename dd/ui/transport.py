@@ -116,8 +116,10 @@ def connect(
         except ValueError as error:
             raise refuse(error) from error
 
-    def on_load(path: str) -> list:
+    def on_load(path: str | None) -> list:
         try:
+            if path is None:
+                raise RecipeError("no file has come; choose the .json file of a run")
             loaded = Recipe.from_json(Path(path).read_text(errors="replace"))
             run = engine.do(Run, loaded, models)
             if tab_of(loaded) != form.tab:

@@ -211,10 +211,11 @@ def test_a_noise_network_is_measured_by_its_samples_only(folder: Path, capsys: p
     network = {"channels": [8, 8], "blocks": [1, 1], "classes": 10}
     write_checkpoint(folder / "noise", architecture="noise-unet", network=network)
     record = run(folder, capsys, "--process", "ddpm", "--metrics", "fid,time", checkpoint="noise")
-    assert record["sampler"] == "ddpm"
+    assert (record["sampler"], record["temperature"]) == ("ddpm", 1.0)
     assert record["fid"] > 0
     for arguments, sentence in (
         (["--process", "ddpm", "--metrics", "nll"], "no likelihood bound"),
+        (["--process", "ddpm", "--metrics", "fid", "--temperature", "0.8"], "has no temperature"),
         (["--process", "dirichlet"], "needs an evidence-unet"),
     ):
         with pytest.raises(SystemExit, match=sentence):

@@ -91,6 +91,13 @@ def test_generate_streams_every_step(client: Client):
     assert recipe["steps"] == 4
 
 
+def test_a_temperature_is_kept_in_the_recipe_and_gives_another_picture(client: Client):
+    asked = {"steps": 3, "images": 2, "api_name": "/generate"}
+    (own, recipe), (cool, tempered) = client.predict(**asked), client.predict(**asked, temperature=0.5)
+    assert (recipe["temperature"], tempered["temperature"]) == (1.0, 0.5)
+    assert Image.open(own).tobytes() != Image.open(cool).tobytes()
+
+
 def test_compare_runs_lanes_at_equal_calls(client: Client):
     lanes = ["dirichlet/heun", "d3pm-absorbing/ancestral", "gaussian/ddim"]
     path, made = client.predict(lanes=lanes, calls=4, images=1, api_name="/compare")
@@ -227,7 +234,7 @@ def test_who_waits_is_told_the_place_in_the_queue(tiny_app: App):
 
 def test_a_run_s_work_is_limited(tiny_app: App):
     kind, text = call(
-        tiny_app, "compare", ["tiny", ["dirichlet/ode", "gaussian/ddpm"], 500, 64, "any", 1.0, 0, "default", False]
+        tiny_app, "compare", ["tiny", ["dirichlet/ode", "gaussian/ddpm"], 500, 64, "any", 1.0, 0, "default", False, None]
     )
     assert (kind, "more than one run may take" in text) == ("error", True)
 

@@ -38,8 +38,8 @@ ODD = st.one_of(
     st.lists(st.integers() | st.lists(st.text(max_size=5), max_size=2), max_size=3),
     st.dictionaries(st.sampled_from(["stretch", "below", "eta", ""]), st.floats() | st.text(max_size=5), max_size=3),
 )  # fmt: skip
-GENERATE = ["tiny", "dirichlet", "dirichlet", 1, 1, "any", 1.0, 0, None, "default", False]
-COMPARE = ["tiny", ["dirichlet/ode", "gaussian/ddpm"], 2, 1, "any", 1.0, 0, "default", False]
+GENERATE = ["tiny", "dirichlet", "dirichlet", 1, 1, "any", 1.0, 0, None, "default", False, None]
+COMPARE = ["tiny", ["dirichlet/ode", "gaussian/ddpm"], 2, 1, "any", 1.0, 0, "default", False, None]
 LIKELIHOOD = [[[0] * 28] * 28, "tiny", "gaussian", "any", 2, 0]
 SMALL = {"Steps": 4, "Images": 1, "Network calls": 4, "Results": 1, "Particles": 1, "Size": 64}
 LOOKED_AT = 3  # steps of a run before its visitor leaves
