@@ -117,8 +117,8 @@ class Denoiser:
 
     label: (B,) classes or None for "any"; evidence of n B images gets the labels n times over (lanes of a race).
     guidance w: f = f_any + w (f_label - f_any); w = 1 is the plain conditional model and costs one call.
-    temperature tau: f / tau in the place of f. softmax(f) is what the network believes of a cell from all the others,
-    and becomes softmax(f)^(1/tau), normalised; the cell's own evidence is exact and stays as it is.
+    temperature T: f / T in the place of f. softmax(f) is what the network believes of a cell from all the others, and
+    becomes softmax(f)^(1/T), normalised; the cell's own evidence is exact and stays as it is.
     known: (B, H, W) categories, -1 where a cell is not known. Known cells are certain at every time (inpainting).
     """
 

@@ -113,7 +113,7 @@ class Independent(torch.nn.Module):
 
 @pytest.mark.parametrize(("name", "method"), SAMPLERS)
 def test_temperature_raises_the_law_of_a_cell_to_a_power(name: str, method: str) -> None:
-    """With f / tau in the place of f = log q, cells that do not depend on each other follow q^(1/tau)."""
+    """With f / T in the place of f = log q, cells that do not depend on each other follow q^(1/T)."""
     q, temperature, generator = torch.tensor([0.5, 0.3, 0.2]), 0.5, torch.Generator().manual_seed(7)
     denoise = Denoiser(Independent(q), temperature=temperature)
     steps = 32 if method in TWO_CALLS else 64

@@ -62,17 +62,20 @@ def features_of_codes(vqvae: VqVae, cells: Tensor) -> Tensor:
 class Gallery:
     """Features of every real picture (M, D), those of N of them after the VQ-VAE (N, D), and what that costs.
 
-    labels: the class of each of the N, by its folder: samples in their place have to be of the same classes.
+    labels: the class of each of the N: samples in their place shall be of the same. None where folders are no classes.
     """
 
     real: Tensor
     rebuilt: Tensor
     fid_rebuilt: float
-    labels: Tensor
+    labels: Tensor | None
 
 
-def gallery(vqvae: VqVae, root: str | Path, size: int, images: int) -> Gallery:
-    """Every picture below `root`, and the same `images` of them at every call, rebuilt."""
+def gallery(vqvae: VqVae, root: str | Path, size: int, images: int, names: list[str] | None = None) -> Gallery:
+    """Every picture below `root`, and the same `images` of them at every call, rebuilt.
+
+    names: of the classes, in order; folders of other names are no classes.
+    """
     pictures = readable(find(root), vqvae.colours)
     if images > len(pictures):
         raise ValueError(f"there are {len(pictures):,} pictures below {root}; ask for at most that many samples")
@@ -80,8 +83,9 @@ def gallery(vqvae: VqVae, root: str | Path, size: int, images: int) -> Gallery:
     parts = torch.arange(len(pictures)).split(BATCH)
     real = torch.cat([perceptual.features(pictures.whole(part.tolist(), size)) for part in parts])
     rebuilt = features_of_codes(vqvae, encode(vqvae, pictures.some(order), size))
-    classes = torch.from_numpy(labels(pictures.files)[0])[order]
-    return Gallery(real, rebuilt, frechet_distance(rebuilt, real), classes)
+    classes, found = labels(pictures.files)
+    chosen = torch.from_numpy(classes)[order] if found == names else None
+    return Gallery(real, rebuilt, frechet_distance(rebuilt, real), chosen)
 
 
 def compare(vqvae: VqVae, cells: Tensor, gallery_: Gallery) -> dict[str, float]:

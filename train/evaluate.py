@@ -430,7 +430,8 @@ def judge_of(config: dict, args: argparse.Namespace, device: torch.device) -> Ju
         return Judge(lambda samples: compare(samples, reference_))
     vqvae = checkpoints.load(config["data"]["vqvae_folder"]).network
     try:
-        gallery = decoded.gallery(vqvae, args.data_root, grid_of(config["data"])[0] * vqvae.factor, args.images)
+        size, names = grid_of(config["data"])[0] * vqvae.factor, config["data"].get("labels")
+        gallery = decoded.gallery(vqvae, args.data_root, size, args.images, names)
     except PerceptualError as error:
         raise EvaluationError(str(error)) from error
     return Judge(lambda samples: decoded.compare(vqvae, samples.cells, gallery), gallery.labels)

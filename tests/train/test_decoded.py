@@ -45,7 +45,7 @@ def test_samples_are_judged_by_what_they_decode_to(root: Path, capsys: pytest.Ca
     checkpoint = evaluate.load_denoiser(root / "faces", torch.device("cpu"))
     vqvae = checkpoints.load(root / "faces-vqvae").network
     process_ = evaluate.find_process("dirichlet", checkpoint.config)
-    labels = decoded.gallery(vqvae, root / "pictures", 32, N).labels
+    labels = decoded.gallery(vqvae, root / "pictures", 32, N, ["neutral", "smiling"]).labels
     cells = evaluate.sample(checkpoint, process_, "dirichlet", 2, N, 0, labels=labels)
     assert cells.cells.shape == (N, 8, 8)
     pictures = (vqvae.decode(cells.cells).clamp(0, 1) * 255).round() / 255
@@ -60,7 +60,8 @@ def test_samples_are_judged_by_what_they_decode_to(root: Path, capsys: pytest.Ca
 @needs_weights
 def test_rebuilt_pictures_in_place_of_samples_have_ratio_one(root: Path):
     vqvae = checkpoints.load(root / "faces-vqvae")
-    gallery = decoded.gallery(vqvae.network, root / "pictures", 32, N)
+    gallery = decoded.gallery(vqvae.network, root / "pictures", 32, N, ["neutral", "smiling"])
+    assert decoded.gallery(vqvae.network, root / "pictures", 32, N, ["one", "other"]).labels is None
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:N]
     known = decoded.encode_split(vqvae, 32, "test", root / "pictures")
     grids = known.images

@@ -234,7 +234,9 @@ def test_who_waits_is_told_the_place_in_the_queue(tiny_app: App):
 
 def test_a_run_s_work_is_limited(tiny_app: App):
     kind, text = call(
-        tiny_app, "compare", ["tiny", ["dirichlet/ode", "gaussian/ddpm"], 500, 64, "any", 1.0, 0, "default", False, None]
+        tiny_app,
+        "compare",
+        ["tiny", ["dirichlet/ode", "gaussian/ddpm"], 500, 64, "any", 1.0, 0, "default", False, None],
     )
     assert (kind, "more than one run may take" in text) == ("error", True)
 
