@@ -300,10 +300,10 @@ def page(old: str, records: list[Record]) -> str:
 
 
 def plot(name: str, records: list[Record], folder: Path) -> None:
-    """FID and seconds per image against network calls, one line a process and sampler, from the fullest group."""
+    """FID and seconds against network calls, one line a process and sampler, of the group of most samples."""
     samples = [r for r in records if r["kind"] == "samples" and r["checkpoint"] == name]
-    groups = [_group(r) for r in samples]
-    cells = [r for r in samples if _group(r) == max(groups, key=groups.count)]
+    most = max(map(_group, samples), key=lambda group: sum(r["images"] for r in samples if _group(r) == group))
+    cells = [r for r in samples if _group(r) == most]
     colours = {p: f"C{i}" for i, p in enumerate(dict.fromkeys(r["process"] for r in cells))}
     matplotlib.rcParams["svg.hashsalt"] = name
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
