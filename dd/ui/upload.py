@@ -40,7 +40,11 @@ def examples(names: tuple[str, ...], target: gr.Image) -> None:
     """Pictures to try, by file name. (gr.Examples would build `target` anew, and so without what `upload` gave it.)"""
     samples, shown = [[str(EXAMPLES / name)] for name in names], gr.Image(type="filepath", render=False)
     row = gr.Dataset(components=[shown], samples=samples, type="index", label="Or try one of these")
-    row.click(lambda i: png(Image.open(samples[i][0])), row, target, show_progress="hidden", api_visibility="private")
+
+    def on_click(i: int | None) -> object:
+        return png(Image.open(samples[int(i)][0])) if i in range(len(samples)) else gr.skip()
+
+    row.click(on_click, row, target, show_progress="hidden", api_visibility="private")
 
 
 def png(image: Image.Image, name: str = "picture") -> str:
