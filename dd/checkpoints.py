@@ -39,11 +39,6 @@ class Checkpoint:
     config: dict[str, Any]
     sha256: str
 
-    @property
-    def temperature(self) -> float:
-        """The one that was chosen for its samples, on held-out images; 1 is the network as it was trained."""
-        return temperature(self.config)
-
 
 def build(config: dict[str, Any]) -> nn.Module:
     """The untrained network that a configuration describes."""
@@ -69,7 +64,7 @@ def resolve(source: str | Path) -> Path:
 
 
 def temperature(config: dict[str, Any]) -> float:
-    """What Checkpoint.temperature says, of the configuration alone."""
+    """The one that was chosen for a checkpoint's samples; 1 is the network as it was trained."""
     return config.get("temperature", 1.0)
 
 

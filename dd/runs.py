@@ -23,7 +23,7 @@ from dd.checkpoints import Checkpoint
 from dd.data import grid_of
 from dd.device import for_inference
 from dd.looks import Decoded, GreyLevels, decoded, masked
-from dd.processes import EVERY, NO_ORDER, OWN_NETWORK, REGISTRY, process, suits
+from dd.processes import EVERY, NO_ORDER, OWN_NETWORK, REGISTRY, Process, process, suits
 from dd.processes.clock import entropy
 from dd.samplers import GRIDS, Denoiser, Frame, default_grid, race, reverse, steps_for, time_grid
 
@@ -35,6 +35,11 @@ TEMPERATURES = 0.1, 2.0  # least and most
 
 class RecipeError(ValueError):
     """A recipe that cannot be run; the message says what was wrong and what to do."""
+
+
+def felt(temperature: float, process_name: str) -> float:
+    """The temperature of a lane: a network that regresses intensities, the DDPM's, has none."""
+    return 1.0 if process_name in OWN_NETWORK else temperature
 
 
 Cells = tuple[tuple[int, ...], ...]  # categories, or other whole numbers, of H rows of W cells
@@ -161,8 +166,8 @@ def check(recipe: Recipe, config: dict[str, Any]) -> Recipe:
     for lane in lanes:
         if not suits(lane.process, data):
             raise RecipeError(NO_ORDER.format(lane.process))
-    if all(lane.process in OWN_NETWORK for lane in lanes):
-        temperature = 1.0  # a network that regresses intensities has none
+    if all(felt(temperature, lane.process) == 1.0 for lane in lanes):
+        temperature = 1.0
     given = None if recipe.given is None else _check_given(recipe.given, K, H, W)
     return dataclasses.replace(
         recipe, steps=steps, images=images, seed=seed, guidance=guidance, temperature=temperature, label=label,
@@ -337,7 +342,7 @@ class Run:
         if known is not None and any(p.name in OWN_NETWORK for p in self.processes):
             raise RecipeError("the DDPM on pixels knows no certain cells; choose another process to inpaint")
         pairs = zip(self.networks, self.processes, strict=True)
-        shared = {c.sha256: self._denoiser(c, p.name not in OWN_NETWORK, known) for c, p in pairs}
+        shared = {c.sha256: self._denoiser(c, p, known) for c, p in pairs}
         self._denoise = [shared[c.sha256] for c in self.networks]
         self._frames = self._start()
         self._lock = threading.Lock()
@@ -347,8 +352,8 @@ class Run:
         self.finished = False
         self.cells: list[Tensor] | None = None
 
-    def _denoiser(self, checkpoint: Checkpoint, tempered: bool, known: Tensor | None) -> Denoiser:
-        temperature = self.recipe.temperature if tempered else 1.0
+    def _denoiser(self, checkpoint: Checkpoint, process_: Process, known: Tensor | None) -> Denoiser:
+        temperature = felt(self.recipe.temperature, process_.name)
         return Denoiser(checkpoint.network, self.labels, self.recipe.guidance, known, temperature)
 
     def _labels(self, classes: int) -> Tensor | None:

@@ -56,11 +56,11 @@ from dd.metrics import frechet_distance, judge, precision_recall
 from dd.networks.classifier import Classifier
 from dd.networks.unet import UNet
 from dd.perceptual import WEIGHTS, PerceptualError
-from dd.processes import NO_ORDER, OWN_NETWORK, REGISTRY, Process, process, suits
+from dd.processes import NO_ORDER, REGISTRY, Process, process, suits
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.results import FLOWS
-from dd.runs import TEMPERATURES, real
+from dd.runs import TEMPERATURES, felt, real
 from dd.samplers import Denoiser, calls_per_step, default_grid, generate
 from train import decoded, evaluate_vqvae
 
@@ -163,7 +163,7 @@ def sample(
     temperature: None for the checkpoint's own. labels: (N,), where the network knows classes; drawn uniformly if none
     are given.
     """
-    temperature = checkpoint.temperature if temperature is None else temperature
+    temperature = temperature_of(checkpoint, process_, temperature)
     network = for_inference(deepcopy(checkpoint.network))
     generator = torch.Generator().manual_seed(seed)
     classes = checkpoint.config["network"].get("classes", 0)
@@ -180,12 +180,9 @@ def sample(
 
 
 def temperature_of(checkpoint: Checkpoint, process_: Process, wanted: float | None) -> float:
-    """The temperature to sample at: the one that is wanted, or the checkpoint's own."""
-    if process_.name not in OWN_NETWORK:
-        return real(checkpoint.temperature if wanted is None else wanted, "--temperature", *TEMPERATURES)
-    if wanted not in (None, 1.0):
-        raise EvaluationError(f"{process_.name} regresses intensities and has no temperature; leave it out")
-    return 1.0
+    """The temperature to sample at: the one that is wanted, or the checkpoint's own, where there is any."""
+    chosen = checkpoints.temperature(checkpoint.config) if wanted is None else wanted
+    return felt(real(chosen, "--temperature", *TEMPERATURES), process_.name)
 
 
 @dataclass(frozen=True)
@@ -368,6 +365,8 @@ def evaluate(args: argparse.Namespace) -> dict:
     if args.guidance != 1.0 and not config["network"].get("classes", 0):
         raise EvaluationError(f"{checkpoint.name} knows no classes, so it cannot be guided; leave out --guidance")
     temperature = temperature_of(checkpoint, process_, args.temperature)
+    if args.temperature not in (None, temperature):
+        raise EvaluationError(f"{args.process} regresses intensities and has no temperature; leave out --temperature")
     record = dict.fromkeys(KEYS) | {
         "checkpoint": checkpoint.name, "sha256": checkpoint.sha256, "process": args.process, "sampler": sampler,
         "steps": args.steps, "calls": args.steps * calls_per_step(sampler, args.guidance),

@@ -97,8 +97,7 @@ def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[Recor
         for checkpoint, process_ in pairs:
             for sampler in (method for method in process_.methods if method in wanted):
                 steps = steps_for(calls, sampler, args.guidance)
-                wanted_temperature = None if process_.name in OWN_NETWORK else args.temperature
-                temperature = evaluate.temperature_of(checkpoint, process_, wanted_temperature)
+                temperature = evaluate.temperature_of(checkpoint, process_, args.temperature)
                 setting = _setting(args, checkpoint, process_, "samples") | {
                     "sampler": sampler, "steps": steps, "guidance": args.guidance, "temperature": temperature,
                     "images": args.images,

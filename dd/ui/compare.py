@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import gradio as gr
 
-from dd.processes import OWN_NETWORK
 from dd.results import find_bound, find_samples, read
-from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run
+from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run, felt
 from dd.samplers import calls_per_step, steps_for
 from dd.ui import explorer, transport
 from dd.ui.controls import (
@@ -143,7 +142,7 @@ def _row(run: Run, i: int, records: list[dict]) -> list[str]:
     made, lane, sha256 = run.recipe, run.recipe.lanes[i], run.networks[i].sha256
     steps = steps_for(made.steps, lane.method)
     calls = steps * calls_per_step(lane.method)
-    temperature = 1.0 if lane.process in OWN_NETWORK else made.temperature
+    temperature = felt(made.temperature, lane.process)
     stored = find_samples(records, sha256, lane.process, lane.method, steps, made.guidance, temperature) or {}
     all_classes = made.label == "each" or not run.config["network"]["classes"]
     stored = stored if all_classes and lane.schedule == "default" and not lane.options else {}
