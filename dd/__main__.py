@@ -77,7 +77,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     s.add_argument("--guidance", default=1.0, help="classifier-free guidance")
     s.add_argument("--temperature", help="below 1: surer, fewer specks, less variety (default: as the checkpoint says)")
     s.add_argument("--option", action="append", default=[], metavar="NAME=NUMBER", help="stretch, below, eta, ...")
-    s.add_argument("--schedule", default="default", help="where the steps go: cosine, information or native")
+    s.add_argument(
+        "--schedule", default="default", help="where the steps go: cosine, information, native or (gaussian) nichol"
+    )
     s.add_argument("--seed", default=0, help="the same seed gives the same picture")
     s.add_argument("--device", type=device, default="cpu", help="where the network lives")
     s.add_argument("--recipe", help="JSON recipe saved earlier, instead of the options above")

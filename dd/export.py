@@ -23,7 +23,7 @@ def picture(run: Run, step: int = -1, guess: bool = True, edge: int = EDGE) -> I
     parts = [view.guess if guess else view.state for view in views]
     if len(views) == 1 and not guess:
         parts = [views[0].state, views[0].guess]
-    tiles = [_tile(part) for part in parts]
+    tiles = [tiled(part) for part in parts]
     gap = np.full((tiles[0].shape[0], 6, 3), 128, np.uint8)
     row = np.concatenate([x for tile in tiles for x in (tile, gap)][:-1], axis=1)
     scale = max(1, min(edge, MOST_WIDE // len(tiles)) // max(tiles[0].shape[:2]))
@@ -44,7 +44,7 @@ def _captioned(row: Image.Image, names: list[str]) -> Image.Image:
     return out
 
 
-def _tile(codes: np.ndarray) -> np.ndarray:
+def tiled(codes: np.ndarray) -> np.ndarray:
     """Grey codes (B, H, W) as one RGB picture (h, w, 3); MASK in its own colour."""
     grey = np.round(np.minimum(codes, 254).astype(np.float32) * (255 / 254)).astype(np.uint8)[..., None].repeat(3, -1)
     grey[codes == MASK] = _MASK_COLOUR

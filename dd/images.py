@@ -71,7 +71,9 @@ def _read(source: Source) -> bytes:
         else:
             data = source.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ImageError(f"This file cannot be opened ({_first_line(error)}).") from error
+        raise ImageError(
+            f"This file cannot be opened ({error.strerror or 'it cannot be read'}); bring it again."
+        ) from error
     if not data:
         raise ImageError("This file is empty.")
     if len(data) > MAX_BYTES:

@@ -25,7 +25,7 @@ from dd.device import for_inference
 from dd.looks import Decoded, GreyLevels, decoded, masked
 from dd.processes import EVERY, NO_ORDER, OWN_NETWORK, REGISTRY, Process, process, suits
 from dd.processes.clock import entropy
-from dd.samplers import GRIDS, Denoiser, Frame, default_grid, race, reverse, steps_for, time_grid
+from dd.samplers import Denoiser, Frame, default_grid, grids, race, reverse, steps_for, time_grid
 
 MAX_STEPS, MAX_IMAGES, MAX_LANES = 500, 64, 4
 MAX_WORK = 40_000  # steps x images x lanes of one run
@@ -49,7 +49,7 @@ Cells = tuple[tuple[int, ...], ...]  # categories, or other whole numbers, of H 
 class Lane:
     """A process, its sampler, options of its reverse step such as stretch or eta, and how its steps are spread.
 
-    schedule: one of dd.samplers.GRIDS, or "default" for the sampler's own.
+    schedule: one of dd.samplers.grids(process), or "default" for the sampler's own.
     """
 
     process: str = "dirichlet"
@@ -207,8 +207,9 @@ def _check_lane(lane: Lane, K: int, cells: int) -> Lane:
             raise RecipeError(f"{name} is an option of {', '.join(option.methods)}, not of {lane.method}")
         options[name] = real(value, name.capitalize(), option.minimum, option.maximum)
     options = {name: value for name, value in options.items() if value != process_.options[name].default}
-    if lane.schedule not in ("default", *GRIDS):
-        raise RecipeError(f"there is no schedule {str(lane.schedule)[:40]!r}; choose default, {', '.join(GRIDS)}")
+    if lane.schedule not in ("default", *grids(process_)):
+        known = ", ".join(grids(process_))
+        raise RecipeError(f"{lane.process} has no schedule {str(lane.schedule)[:40]!r}; choose default, {known}")
     schedule = "default" if lane.grid == default_grid(lane.method) else lane.schedule
     return Lane(lane.process, lane.method, options, schedule)
 
@@ -299,7 +300,8 @@ class Models:
 
 @dataclass(frozen=True)
 class View:
-    """One step of one lane, ready to be shown. state, guess: (B, h, w) pictures as dd.looks makes them."""
+    """One step of one lane, ready to be shown. state, guess: (B, h, w) pictures as dd.looks makes them. calls: of the
+    network so far, of which guidance makes two a query."""
 
     step: int
     calls: int
@@ -386,7 +388,7 @@ class Run:
         return max(self._steps()) + 1
 
     def measured(self) -> list[dict[str, Any]]:
-        """Of every lane, step by step: t, queries of the network so far, entropy in bits a cell, milliseconds."""
+        """Of every lane, step by step: t, network calls so far, entropy in bits a cell, milliseconds."""
         out = []
         for lane, views in zip(self.recipe.lanes, zip(*self.views, strict=True), strict=True):
             steps = {
@@ -436,7 +438,8 @@ class Run:
             bits = float(entropy(frame.p.clamp(min=1e-12).log()).mean()) / math.log(2)
         guess = self.look.of_points(frame.p)
         milliseconds = 1000 * (frame.seconds + time.perf_counter() - start)
-        return View(frame.step, frame.calls, frame.t, milliseconds, bits, state, guess)
+        calls = frame.calls * (1 if self.recipe.guidance == 1.0 or self.labels is None else 2)
+        return View(frame.step, calls, frame.t, milliseconds, bits, state, guess)
 
     def exhaust(self) -> list[Tensor]:
         """Run to the end; the clean categories of every lane, (B, H, W)."""

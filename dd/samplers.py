@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from dd.device import autocast, spread
 from dd.processes import Process
 
-GRIDS = ("cosine", "information", "native")
+EVERYWHERE = ("cosine", "information", "native")  # schedules that every process has
+GRIDS = (*EVERYWHERE, "nichol")
 TWO_CALLS = ("heun", "langevin")  # second-order and corrected methods ask for the network twice a step
 CERTAIN = 1e3  # log-evidence of a known cell: finite, so that it can be added to anything
 
@@ -54,25 +55,33 @@ class Frame:
 
 
 def time_grid(process: Process, steps: int, kind: str = "cosine", start: float = 1.0) -> list[float]:
-    """steps + 1 times from `start` to 0: linear or cosine in destroyed information, or linear in the process' own time.
+    """steps + 1 times from `start` to 0, by `kind`: "information" and "cosine" are linear and cosine in t, "native" is
+    linear in the process' own time, "nichol" in that of Nichol & Dhariwal's cosine schedule (Gaussian alone).
 
     From a start below 1, the steps are spread over the part of the whole way from 1 that lies below it.
     """
     if steps < 1:
         raise ValueError(f"the number of steps must be at least 1, got {steps}")
-    if kind not in GRIDS:
-        raise ValueError(f"unknown grid {kind!r}; choose one of {', '.join(GRIDS)}")
-    first, begin, last = process.clock.native(torch.tensor([1.0, start, 0.0], dtype=torch.float64)).tolist()
-    passed = {"information": 1 - start, "cosine": acos(2 * start - 1) / pi, "native": (begin - first) / (last - first)}
-    i = torch.linspace(passed[kind], 1, steps + 1, dtype=torch.float64)
+    if kind not in grids(process):
+        raise ValueError(f"{process.name} has no schedule {kind!r}; choose one of {', '.join(grids(process))}")
+    first, begin, last = process.clock.native(torch.tensor([1.0, start, 0.0], dtype=torch.float64))
     if kind == "information":
-        t = 1 - i
+        t = torch.linspace(start, 0, steps + 1, dtype=torch.float64)
     elif kind == "cosine":
-        t = (1 + torch.cos(torch.pi * i)) / 2
+        t = (1 + torch.cos(torch.linspace(acos(2 * start - 1), pi, steps + 1, dtype=torch.float64))) / 2
+    elif kind == "native":
+        passed = float((begin - first) / (last - first))
+        t = process.clock.t(first + (last - first) * torch.linspace(passed, 1, steps + 1, dtype=torch.float64))
     else:
-        t = process.clock.t(first + (last - first) * i)
+        u = torch.linspace(float(process.nichol.t(begin)), 0, steps + 1, dtype=torch.float64)
+        t = process.clock.t(process.nichol.native(u))
     t[0], t[-1] = start, 0.0
-    return t.tolist()
+    return process.clock.apart(t).tolist()
+
+
+def grids(process: Process) -> tuple[str, ...]:
+    """The schedules that a process has."""
+    return EVERYWHERE if process.nichol is None else GRIDS
 
 
 def default_grid(method: str) -> str:

@@ -15,7 +15,7 @@ from dd.checkpoints import CheckpointError
 from dd.looks import MASK, GreyLevels
 from dd.processes import REGISTRY, process
 from dd.runs import Given, Lane, Models, Recipe, RecipeError, Run
-from dd.samplers import GRIDS, time_grid
+from dd.samplers import EVERYWHERE, time_grid
 from dd.ui import explorer
 from tests.tiny import write_checkpoint
 
@@ -132,6 +132,7 @@ def test_masked_cells_are_shown_as_masked(models):
         ({"lanes": (Lane("gaussian", "heun", {"eta": 0.5}),)}, "eta is an option of"),
         ({"lanes": (Lane(schedule="square"),)}, "no schedule"),
         ({"lanes": (Lane(schedule={}),)}, "no schedule"),
+        ({"lanes": (Lane(schedule="nichol"),)}, "no schedule"),
         ({"steps": 500, "images": 64, "lanes": (Lane(),) * 4}, "lower one"),
         ({"sha256": "0" * 64}, "other weights"),
         ({"sha256": True}, "other weights"),
@@ -162,6 +163,13 @@ def test_no_temperature_means_the_checkpoint_s_own_and_another_one_another_pictu
     assert not torch.equal(cool.cells[0], plain.exhaust()[0])
 
 
+def test_guidance_counts_both_calls_of_a_query(models):
+    plain, guided = (Run(dataclasses.replace(BASE, label=3, guidance=w), models) for w in (1.0, 2.0))
+    for run, each in ((plain, 1), (guided, 2)):
+        run.exhaust()
+        assert run.views[-1][0].calls == each * BASE.steps
+
+
 def test_a_recipe_from_before_there_was_a_temperature_has_one_of_1(models):
     old = json.loads(BASE.to_json())
     del old["temperature"]
@@ -171,13 +179,13 @@ def test_a_recipe_from_before_there_was_a_temperature_has_one_of_1(models):
 @pytest.mark.parametrize(("method", "own"), [("euler", "cosine"), ("heun", "native")])
 def test_a_schedule_sets_the_times_and_the_sampler_s_own_counts_as_none(models, method, own):
     made = {}
-    for schedule in ("default", *GRIDS):
+    for schedule in ("default", *EVERYWHERE):
         run = Run(dataclasses.replace(BASE, lanes=(Lane("dirichlet", method, schedule=schedule),)), models)
         run.exhaust()
         assert run.recipe.lanes[0].schedule == ("default" if schedule == own else schedule)
         made[schedule] = [views[0].t for views in run.views]
         assert made[schedule] == time_grid(run.processes[0], BASE.steps, own if schedule == "default" else schedule)
-    assert len({tuple(times) for times in made.values()}) == len(GRIDS)
+    assert len({tuple(times) for times in made.values()}) == len(EVERYWHERE)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +215,13 @@ def test_files_of_a_run(models, tmp_path):
         assert picture.n_frames == 5
         assert picture.info.get("loop") == 0
     assert json.loads((tmp_path / "a.json").read_text())["sha256"] == run.recipe.sha256
+    lanes = dataclasses.replace(BASE, lanes=(Lane(), Lane("gaussian", "ddim"), Lane("d3pm-absorbing", "ancestral")))
+    race = Run(lanes, models)
+    race.exhaust()
+    export.write(race, tmp_path / "lanes.gif")
+    animated = Image.open(tmp_path / "lanes.gif")
+    assert animated.n_frames == 5
+    assert animated.width > 2.5 * animated.height
     final = np.asarray(Image.open(tmp_path / "a.png").convert("L"))
     assert set(np.unique(final)) <= {0, 255}
     with pytest.raises(RecipeError, match="must end in"):

@@ -2,12 +2,14 @@
 
 import time
 
+import numpy as np
 import pytest
 import torch
 
 from dd.processes import REGISTRY, Process, process
 from dd.processes.dirichlet import Dirichlet
-from dd.samplers import TWO_CALLS, Denoiser, Query, frames, generate, race, reverse, time_grid
+from dd.processes.gaussian import nichol_signal, nichol_time
+from dd.samplers import EVERYWHERE, TWO_CALLS, Denoiser, Query, frames, generate, race, reverse, time_grid
 from tests.toys import Toy, three_cells, two_cells
 
 SAMPLERS = [(name, method) for name in REGISTRY for method in process(name, 3, 3).methods]
@@ -171,11 +173,55 @@ def test_time_grids(kind: str) -> None:
     assert time_grid(process("dirichlet", 3, 3), 40, kind, start=whole[60]) == pytest.approx(whole[60:], abs=1e-9)
 
 
+def test_nichol_and_dhariwal_s_schedule_is_the_gaussian_s() -> None:
+    """abar at evenly spaced u is cos^2 between the two ends (their eq. 17), and a start below 1 is on the way."""
+    gaussian = process("gaussian", 3, 3)
+    times = time_grid(gaussian, 100, "nichol")
+    ends = nichol_time(gaussian.clock.native(torch.tensor([1.0, 0.0])).numpy())
+    abar = gaussian.alpha_bar(torch.tensor(times, dtype=torch.float64))
+    assert abar.numpy() == pytest.approx(nichol_signal(np.linspace(*ends, 101)), abs=2e-4)
+    assert time_grid(gaussian, 40, "nichol", start=times[60]) == pytest.approx(times[60:], abs=1e-6)
+    with pytest.raises(ValueError, match=r"dirichlet has no schedule 'nichol'"):
+        time_grid(process("dirichlet", 3, 3), 4, "nichol")
+
+
+@pytest.mark.parametrize("name", ["d3pm-absorbing", "d3pm-uniform", "d3pm-gaussian", "multinomial"])
+def test_every_call_of_a_chain_is_a_step_of_its_own(name: str) -> None:
+    """N steps between the ends visit N + 1 places of the chain, whatever the schedule; a start keeps its own."""
+    chain = process(name, 4, 64)
+    for kind in EVERYWHERE:
+        for steps in (1, 10, 100, 500, 1000):
+            n = torch.tensor([int(chain.index(t)) for t in time_grid(chain, steps, kind)])
+            assert bool((n.diff() < 0).all())
+            assert [int(n[0]), int(n[-1])] == [1000, 0]
+        few = [int(chain.index(t)) for t in time_grid(chain, 30, kind, start=0.3)]
+        assert few[0] == int(chain.index(0.3))
+        assert len(set(few)) == 31
+    near = time_grid(chain, 30, "information", start=0.001)  # fewer steps of the chain than were asked for
+    assert sorted(near, reverse=True) == near
+
+
+def test_lanes_of_one_network_share_every_call() -> None:
+    """Three lanes with one or two calls a step: as many calls as the most that any of them makes."""
+    toy, asked = three_cells(), []
+
+    def count(l: torch.Tensor) -> torch.Tensor:
+        asked.append(len(l))
+        return toy.denoise(l)
+
+    def lane(name: str, method: str):
+        process_, generator = process(name, 3, 3), torch.Generator().manual_seed(0)
+        return reverse(process_, process_.prior((2, 1, 3), generator), time_grid(process_, 6), method, generator)
+
+    list(race([lane("dirichlet", "euler"), lane("d3pm-uniform", "ancestral"), lane("gaussian", "heun")], count))
+    assert asked == [6, 2] * 6
+
+
 def test_bad_requests() -> None:
     process_, generator = process("dirichlet", 3, 3), torch.Generator()
     with pytest.raises(ValueError, match="at least 1"):
         time_grid(process_, 0)
-    with pytest.raises(ValueError, match="unknown grid"):
+    with pytest.raises(ValueError, match="has no schedule"):
         time_grid(process_, 4, "square")
     with pytest.raises(ValueError, match="has no sampler"):
         next(reverse(process_, torch.ones(1, 3, 1, 1) / 3, [1.0, 0.0], "ancestral", generator))

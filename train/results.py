@@ -43,8 +43,7 @@ from matplotlib import pyplot
 CHECKPOINTS = ("checkpoints/digits", "checkpoints/fashion")
 CALLS = (100, 50, 25, 10, 250)
 BEGIN, END = "<!-- train.results: begin -->", "<!-- train.results: end -->"
-COLUMNS = {"fid": "FID", "precision": "Precision", "recall": "Recall", "accuracy": "Class accuracy",
-           "seconds_per_image": "Seconds per image"}  # fmt: skip
+FIGURES = ("fid", "precision", "recall", "accuracy", "seconds_per_image")
 Record = dict[str, Any]
 
 
@@ -206,7 +205,7 @@ def current(records: list[Record]) -> list[Record]:
 
 
 def tables(records: list[Record]) -> str:
-    """Markdown for all records: a section per checkpoint, a table per figure and kind of sample."""
+    """Markdown for all records: a section per checkpoint, in it a table per kind of sample."""
     out = []
     for name in dict.fromkeys(r["checkpoint"] for r in records):
         mine = [r for r in records if r["checkpoint"] == name]
@@ -218,7 +217,7 @@ def tables(records: list[Record]) -> str:
         if steps_bounds:
             out.append(_steps_bound_table(steps_bounds))
         samples = [r for r in mine if r["kind"] == "samples"]
-        for group in dict.fromkeys(map(_group, samples)):
+        for group in sorted(dict.fromkeys(map(_group, samples)), key=lambda group: -group[3]):  # most samples first
             out.append(_sample_tables([r for r in samples if _group(r) == group]))
         if samples:
             out.append(f"![FID and time against network calls](fid-{name}.svg)\n")
@@ -260,27 +259,34 @@ def _group(record: Record) -> tuple:
 
 def _sample_tables(cells: list[Record]) -> str:
     split, guidance, temperature, images, seed, _ = _group(cells[0])
+    name = cells[0]["checkpoint"]
     floor_ = cells[0]["fid_floor"]
     codes = "fid_rebuilt" in cells[0]  # set against every picture, whatever the split
     floor_of = "as many pictures, rebuilt from their codes" if codes else "training images against the same"
     against = "every picture" if codes else f"{images:,} images of the {split} split"
     machines = "; ".join(dict.fromkeys(r["machine"] for r in cells))
     lines = [
-        f"{images:,} samples a cell, seed {seed}, guidance {guidance:g}, temperature {temperature:g}, against "
-        f"{against}. FID floor ({floor_of}): {floor_:.3f}. Seconds on {machines}.\n"
+        f"### {name}, {images:,} samples, temperature {temperature:g}, guidance {guidance:g}\n",
+        f"Seed {seed}, against {against}. FID floor ({floor_of}): {floor_:.3f}. Seconds on {machines}.\n",
     ]
     budgets = sorted({r["budget"] for r in cells})
-    rows = dict.fromkeys((r["process"], r["sampler"]) for r in cells)
-    for key, title in COLUMNS.items():
-        if all(r[key] is None for r in cells):
-            continue
-        lines += [f"{title} against network calls:\n", "| process | sampler | " + " | ".join(map(str, budgets)) + " |"]
+    rows = list(dict.fromkeys((r["process"], r["sampler"]) for r in cells))
+    if len(budgets) > 1:
+        lines += ["FID by network calls:\n", "| process | sampler | " + " | ".join(map(str, budgets)) + " |"]
         lines.append("|---|---|" + "---|" * len(budgets))
         for row in rows:
-            figures = {r["budget"]: f"{r[key]:.3g}" for r in cells if (r["process"], r["sampler"]) == row}
-            lines.append(f"| {row[0]} | {row[1]} | " + " | ".join(figures.get(b, "") for b in budgets) + " |")
+            fids = {r["budget"]: f"{r['fid']:.3g}" for r in cells if (r["process"], r["sampler"]) == row}
+            lines.append(f"| {row[0]} | {row[1]} | " + " | ".join(fids.get(b, "") for b in budgets) + " |")
         lines.append("")
-    return "\n".join(lines)
+    lines += [
+        "| process | sampler | calls | FID | times the floor | precision | recall | class accuracy | s per image |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in sorted(cells, key=lambda r: (rows.index((r["process"], r["sampler"])), r["calls"])):
+        fid, *others = ("" if r[key] is None else f"{r[key]:.3g}" for key in FIGURES)
+        row = [r["process"], r["sampler"], str(r["calls"]), fid, f"{r['fid'] / floor_:.1f}", *others]
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def page(old: str, records: list[Record]) -> str:

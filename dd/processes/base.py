@@ -36,6 +36,7 @@ class Process(Protocol):
     architecture: str  # of the networks that answer its evidence
     K: int
     clock: Clock
+    nichol: Clock | None  # to Nichol & Dhariwal's time, where the process has alpha_bar and another time of its own
     methods: tuple[str, ...]
     options: dict[str, Option]
     continuous: bool  # whether the reconstruction at t = 0 is a term of its own, or one of the chain's steps
@@ -82,6 +83,7 @@ class Categorical:
     """What processes share whose clean cells are categories and whose network sees the evidence alone."""
 
     architecture = "evidence-unet"
+    nichol: Clock | None = None
 
     def logits(self, f: Tensor, evidence: Tensor) -> Tensor:
         """Bayes' rule: own evidence times what the context says."""

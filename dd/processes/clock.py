@@ -16,9 +16,11 @@ class Clock:
     """Monotone map between t in [0, 1] and the process' own time v in [v[0], v[-1]].
 
     v: (N,) increasing; lost: (N,) destroyed information at v. Both ends are stretched to exactly 0 and 1.
+    whole: v counts the steps of a chain.
     """
 
-    def __init__(self, v: np.ndarray, lost: np.ndarray):
+    def __init__(self, v: np.ndarray, lost: np.ndarray, whole: bool = False):
+        self.whole = whole
         lost = np.maximum.accumulate(np.asarray(lost, np.float64))
         lost = lost + np.linspace(0, 1e-9, len(lost))  # strictly increasing, so that both directions are functions
         self._t = (lost - lost[0]) / (lost[-1] - lost[0])
@@ -39,6 +41,17 @@ class Clock:
         """t(v), float64."""
         v = torch.as_tensor(v, dtype=torch.float64)
         return torch.as_tensor(np.interp(v.numpy(), self._v, self._t))
+
+    def apart(self, t: Tensor) -> Tensor:
+        """Falling times (N + 1,), moved where two of them would be the same step of a chain, so that each has its own.
+
+        The ends stay. Where the chain has fewer than N steps between them, nothing is moved.
+        """
+        n = self.native(t).round()
+        if not self.whole or n[0] - n[-1] < len(n) - 1:
+            return t
+        i = torch.arange(len(n))  # n falls strictly where n + i does not rise
+        return self.t((n + i).flip(0).cummax(0).values.flip(0).clamp(max=n[0]) - i)
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """n stratified native times v and the density they were drawn with: (n,), (n,), float64.

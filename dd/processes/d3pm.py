@@ -17,18 +17,26 @@ from dd.processes.base import Categorical, Option, draw
 from dd.processes.chains import absorbing_chain, gaussian_chain, information, uniform_chain
 from dd.processes.clock import Clock, stratified
 
+LARGEST = 700.0  # log of a weight: finite where the evidence rules a category out that the network is all but sure of
+
 
 class D3PM(Categorical):
-    """K categories, transition "uniform", "absorbing" or "gaussian", T steps."""
+    """K categories, transition "uniform", "absorbing" or "gaussian", T steps.
+
+    schedule: one of chains.SCHEDULES, "information" by default; the Gaussian transition has its own, "linear".
+    """
 
     continuous = False
     losses = ("bound", "cross-entropy", "hybrid")
     methods = ("ancestral",)
     options: ClassVar[dict[str, Option]] = {}
 
-    def __init__(self, K: int, transition: str = "absorbing", T: int = 1000, schedule: str = "information"):
+    def __init__(self, K: int, transition: str = "absorbing", T: int = 1000, schedule: str | None = None):
         self.K, self.T, self.name = K, T, f"d3pm-{transition}"
+        schedule = schedule or ("linear" if transition == "gaussian" else "information")
         if transition == "gaussian":
+            if schedule != "linear":
+                raise ValueError(f"the discretised Gaussian chain has betas linear in n, no schedule {schedule!r}")
             self.chain = gaussian_chain(K, T)
         elif transition in ("uniform", "absorbing"):
             self.chain = {"uniform": uniform_chain, "absorbing": absorbing_chain}[transition](K, T, schedule)
@@ -36,13 +44,13 @@ class D3PM(Categorical):
             raise ValueError(f"unknown transition {transition!r}; choose uniform, absorbing or gaussian")
         self.S = self.chain.S
         n = np.arange(T + 1)
-        if schedule == "information" and transition != "gaussian":
+        if schedule == "information":
             lost = n / T
         else:
             coarse = np.unique(np.linspace(0, T, min(T, 200) + 1).round().astype(int))
             bars = [information(self._bar(torch.tensor([i]))[:, :K]) for i in coarse]
             lost = np.interp(n, coarse, 1 - torch.cat(bars).numpy())
-        self.clock = Clock(n, lost)
+        self.clock = Clock(n, lost, whole=True)
         share = 0.5 / T + 0.5 * np.diff(lost) / (lost[-1] - lost[0])
         self._share = torch.from_numpy(share / share.sum())
 
@@ -99,7 +107,7 @@ class D3PM(Categorical):
 
     def _weights(self, f: Tensor, l: Tensor) -> Tensor:
         f, l = f.double(), l.double()  # guidance may stretch f far beyond what float32's exponent holds
-        return _cells_last((f - torch.logsumexp(f + l, 1, keepdim=True)).exp())
+        return _cells_last((f - torch.logsumexp(f + l, 1, keepdim=True)).clamp(max=LARGEST).exp())
 
     # -- likelihood --------------------------------------------------------------------------------------------------
 

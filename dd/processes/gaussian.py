@@ -15,9 +15,14 @@ from torch import Tensor
 from dd.processes.base import END_NATS, Categorical, Option
 from dd.processes.clock import Clock, entropy
 
+OFFSET = 0.008  # Nichol & Dhariwal (2021), section 3.2
+
 
 class Gaussian(Categorical):
-    """K categories, `cells` cells per image. Own time v = log((1 - abar) / abar), the log noise-to-signal ratio."""
+    """K categories, `cells` cells per image. Own time v = log((1 - abar) / abar), the log noise-to-signal ratio.
+
+    nichol: between v and the time of Nichol & Dhariwal's schedule, stretched to the ends of v.
+    """
 
     name = "gaussian"
     continuous = True
@@ -38,6 +43,7 @@ class Gaussian(Categorical):
         v_max = float(np.log(cells / END_NATS))  # KL of a cell to N(0, I) is about abar / 2
         v = np.linspace(v_min, v_max, 256)
         self.clock = Clock(v, np.interp(v, grid, lost))
+        self.nichol = Clock(v, nichol_time(v))
 
     def alpha_bar(self, t: Tensor | float) -> Tensor:
         """abar(t), float64."""
@@ -116,6 +122,17 @@ class Gaussian(Categorical):
         cells, abar = shape[0] * shape[1], float(self.alpha_bar(1.0))
         kl = 0.5 * (abar - self.K * (abar + np.log1p(-abar)))
         return cells * kl
+
+
+def nichol_signal(u: np.ndarray) -> np.ndarray:
+    """abar(u), u from 0 to 1: the cosine schedule of Nichol & Dhariwal (2021, eq. 17)."""
+    return (np.cos((u + OFFSET) / (1 + OFFSET) * np.pi / 2) / np.cos(OFFSET / (1 + OFFSET) * np.pi / 2)) ** 2
+
+
+def nichol_time(v: np.ndarray) -> np.ndarray:
+    """The u at which that schedule has abar = sigmoid(-v)."""
+    angle = np.arccos(np.sqrt(1 / (1 + np.exp(v))) * np.cos(OFFSET / (1 + OFFSET) * np.pi / 2))
+    return angle * 2 / np.pi * (1 + OFFSET) - OFFSET
 
 
 def pairwise_confusion(K: int, v: float) -> float:

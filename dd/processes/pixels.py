@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from dd.processes.clock import Clock, stratified
-from dd.processes.gaussian import Gaussian
+from dd.processes.gaussian import Gaussian, nichol_signal
 
-OFFSET = 0.008  # Nichol & Dhariwal (2021), section 3.2
 ENDS = 0.003  # of the schedule at either end, where abar is 1 or 0 in all but name
 
 
@@ -27,9 +26,9 @@ class Pixels(Gaussian):
     losses = ("simple",)
 
     def __init__(self, K: int, cells: int = 784):
-        self.K, self.cells = K, cells
+        self.K, self.cells, self.nichol = K, cells, None  # it is the clock's own
         t = np.linspace(ENDS, 1 - ENDS, 512)
-        abar = np.cos((t + OFFSET) / (1 + OFFSET) * np.pi / 2) ** 2 / np.cos(OFFSET / (1 + OFFSET) * np.pi / 2) ** 2
+        abar = nichol_signal(t)
         self.clock = Clock(np.log((1 - abar) / abar), t)
 
     def intensities(self, x0: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ from dd.reconstruct import LARGEST, SMALLEST, frame, rebuild
 from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run, grid, whole
 from dd.ui.controls import recipe
 from dd.ui.engine import Engine
-from dd.ui.upload import UNWRITABLE, png
+from dd.ui.upload import png, unwritten
 
 LIMITS = {"concurrency_id": "api", "concurrency_limit": 8}
 MAX_DRAWS = 256
@@ -66,7 +66,8 @@ def build(models: Models, engine: Engine) -> None:
             guidance: classifier-free guidance, 0 to 10; 1 is the plain conditional model.
             seed: 0 to 2147483647.
             options: of the process, for example {"eta": 0.5}; none by default.
-            schedule: where the steps go: cosine, information, native, or default for the sampler's own.
+            schedule: where the steps go: cosine, information, native, for gaussian also nichol, or default for the
+                sampler's own.
             frames: whether the stream carries a picture of every step.
             temperature: of the network's beliefs, 0.1 to 2; 1 is as trained, none the one chosen for the model.
         Returns:
@@ -191,7 +192,7 @@ def _written(picture: Image.Image, name: str) -> str:
     try:
         return png(picture, name)
     except OSError as error:
-        raise gr.Error(UNWRITABLE.format(error.strerror), print_exception=False) from error
+        raise gr.Error(unwritten(error), print_exception=False) from error
 
 
 def _lane(process, sampler, options, schedule) -> Lane:

@@ -8,7 +8,8 @@ import gradio as gr
 from gradio.utils import get_function_description
 
 from dd.runs import Models, Recipe, Run
-from dd.ui import about, api, compare, generate, player, reconstruct, simplex
+from dd.ui import about, api, compare, generate, player, rebuild, reconstruct, simplex
+from dd.ui.controls import QUIET
 from dd.ui.engine import Engine
 
 TITLE = "Dirichlet Diffusion"
@@ -29,6 +30,11 @@ TITLES = {
     "dice": "Draw another seed",
     "made": "Let the network make a picture to start from",
     "take": "Start from the picture clicked last on the tab Generate",
+    "middle": "Paint over the middle",
+    "left": "Paint over the left half",
+    "right": "Paint over the right half",
+    "top": "Paint over the upper half",
+    "bottom": "Paint over the lower half",
     "rebuild-run": "Rebuild the picture from its codes",
     "sx-run": "Simulate with these settings",
 }  # of buttons, by their id or its last part
@@ -100,8 +106,9 @@ def build(models: Models, max_seconds: float = math.inf) -> gr.Blocks:
             generated = generate.build(models, engine)
         with gr.Tab("Compare", id="compare"):
             compare.build(models, engine)
-        with gr.Tab("Reconstruct", id="reconstruct"):
+        with gr.Tab("Reconstruct", id="reconstruct") as tab:
             reconstruct.build(models, engine, generated)
+        tab.select(lambda: rebuild.warm_up(models, engine), queue=False, **QUIET)
         with gr.Tab("Simplex", id="simplex"):
             simplex.build(engine)
         with gr.Tab("About", id="about"):

@@ -6,7 +6,7 @@ import gradio as gr
 
 from dd.results import find_bound, find_samples, read
 from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run, felt
-from dd.samplers import calls_per_step, steps_for
+from dd.samplers import EVERYWHERE, calls_per_step, steps_for
 from dd.ui import explorer, transport
 from dd.ui.controls import (
     SCHEDULE_NAMES,
@@ -66,7 +66,7 @@ def build(models: Models, engine: Engine) -> None:
             guidance = guidance_slider(label)
             temperature = temperature_slider(models, model)
             schedule = gr.Dropdown(
-                [("each sampler's own", "default"), *((text, kind) for kind, text in SCHEDULE_NAMES.items())],
+                [("each sampler's own", "default"), *((SCHEDULE_NAMES[kind], kind) for kind in EVERYWHERE)],
                 value="default", label="Schedule",
                 info="Where the steps of all lanes go: cosine is denser at both ends.",
             )  # fmt: skip

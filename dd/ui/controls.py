@@ -9,8 +9,8 @@ import torch
 from dd.checkpoints import temperature
 from dd.data import LABELS
 from dd.processes import OWN_NETWORK, REGISTRY, process, suits
-from dd.runs import Lane, Models, Recipe, RecipeError
-from dd.samplers import GRIDS, time_grid
+from dd.runs import TEMPERATURES, Lane, Models, Recipe, RecipeError
+from dd.samplers import grids, time_grid
 
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 PROCESS_NAMES = {
@@ -38,6 +38,7 @@ SCHEDULE_NAMES = {
     "cosine": "cosine in t",
     "information": "even in t",
     "native": "even in its own time",
+    "nichol": "cosine of Nichol & Dhariwal",
 }
 
 
@@ -61,7 +62,7 @@ def schedule_choices(name: str) -> list[tuple[str, str]]:
     """The schedules that differ for this process: the own time of some is t itself."""
     named = process(name, 2, 784)
     own, even = (torch.tensor(time_grid(named, 4, kind)) for kind in ("native", "information"))
-    kinds = [kind for kind in GRIDS if kind != "native" or not torch.allclose(own, even, atol=1e-6)]
+    kinds = [kind for kind in grids(named) if kind != "native" or not torch.allclose(own, even, atol=1e-6)]
     return [(SCHEDULE_NAMES[kind], kind) for kind in kinds]
 
 
@@ -119,7 +120,7 @@ def temperature_slider(models: Models, model: gr.Dropdown) -> gr.Slider:
         return temperature(models.config(name))
 
     slider = gr.Slider(
-        0.5, 1.5, own(model.value), step=0.05, label="Temperature",
+        *TEMPERATURES, own(model.value), step=0.05, label="Temperature",
         info="Below 1 the network is made surer: fewer specks, less variety. 1 is as it was trained.",
     )  # fmt: skip
     model.input(own, model, slider, queue=False, **QUIET)

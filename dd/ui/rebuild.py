@@ -9,11 +9,12 @@ from PIL import Image
 from dd import perceptual, reconstruct
 from dd.images import open_image, to_picture
 from dd.reconstruct import FRAMINGS, Quality, Rebuilt
-from dd.runs import Models
+from dd.runs import Models, RecipeError
+from dd.ui.controls import refuse
 from dd.ui.engine import Engine
 from dd.ui.session import EXPIRES
 from dd.ui.transport import QUIET, renew
-from dd.ui.upload import examples, png, upload
+from dd.ui.upload import examples, png, unwritten, upload
 
 INTRO = (
     "A VQ-VAE turns a picture into a small grid of *codes*, each one of a fixed list, and paints it again from the "
@@ -22,6 +23,7 @@ INTRO = (
 )
 WHERE, DECODES_TO = "Where the clicked code is used", "What it decodes to"
 NOTHING_YET = "Upload a picture, or choose one of the examples."
+FORGOTTEN = "this picture was left alone for half an hour and forgotten; press Rebuild first"
 SIZES = (64, 128, 256, 384, 512)
 MOST_BARS = 48
 LEAST_EDGE = 320  # pixels that the longer side of a map has at least, so that the codes of a face can be told apart
@@ -88,25 +90,25 @@ def build(models: Models, engine: Engine) -> None:
             image = reconstruct.frame(open_image(path), how, int(size), vqvae.colours)
             done = engine.aside(reconstruct.rebuild, vqvae, image)
             others = engine.aside(reconstruct.rivals, image, done.quality.bits_per_pixel)
-        except ValueError as error:
-            sentence = html.escape(str(error), quote=False)
+            colours, now = reconstruct.code_colours(vqvae), Shown(name, done)
+            return (
+                (png(image), png(to_picture(done.rebuilt))),
+                table(done, others),
+                now.enlarged(reconstruct.code_map(done.codes, colours, vqvae.factor)),
+                now.enlarged(reconstruct.error_map(done.original, done.rebuilt)),
+                *no_code(),
+                usage_bars(done, vqvae.K, colours),
+                gr.Column(visible=True),
+                now,
+            )
+        except (ValueError, OSError) as error:
+            sentence = html.escape(str(error) if isinstance(error, ValueError) else unwritten(error), quote=False)
             gr.Warning(sentence, duration=12)
             return nothing(sentence)
-        colours, now = reconstruct.code_colours(vqvae), Shown(name, done)
-        return (
-            (png(image), png(to_picture(done.rebuilt))),
-            table(done, others),
-            now.enlarged(reconstruct.code_map(done.codes, colours, vqvae.factor)),
-            now.enlarged(reconstruct.error_map(done.original, done.rebuilt)),
-            *no_code(),
-            usage_bars(done, vqvae.K, colours),
-            gr.Column(visible=True),
-            now,
-        )
 
     def on_click(now: Shown | None, event: gr.SelectData) -> tuple:
         if now is None:
-            return no_code()
+            raise refuse(RecipeError(FORGOTTEN))
         edge = models.vqvae(now.name).network.factor * now.scale
         col, row = (int(value) // edge for value in event.index)
         h, w = now.rebuilt.codes.shape
@@ -114,17 +116,22 @@ def build(models: Models, engine: Engine) -> None:
         return k, *on_number(now, k)
 
     def on_number(now: Shown | None, k: int | None) -> tuple:
-        if now is None or k is None:
+        if now is None:
+            raise refuse(RecipeError(FORGOTTEN))
+        if k is None:
             return no_code()[1:]
         vqvae, codes = models.vqvae(now.name).network, now.rebuilt.codes
         if not 0 <= k < vqvae.K:
-            raise gr.Error(f"the codes of {now.name} are 0 to {vqvae.K - 1}", duration=12, print_exception=False)
+            raise refuse(RecipeError(f"the codes of {now.name} are 0 to {vqvae.K - 1}"))
         where = reconstruct.highlight(now.rebuilt.rebuilt, codes, k, vqvae.factor)
         patch = engine.do(reconstruct.patch_of, vqvae, k)
-        return (
-            gr.Image(now.enlarged(where), label=f"Code {k}: {int((codes == k).sum())} of {codes.numel()} cells"),
-            gr.Image(png(patch.resize((280, 280), 0)), label=f"What code {k} decodes to"),
-        )
+        try:
+            return (
+                gr.Image(now.enlarged(where), label=f"Code {k}: {int((codes == k).sum())} of {codes.numel()} cells"),
+                gr.Image(png(patch.resize((280, 280), 0)), label=f"What code {k} decodes to"),
+            )
+        except OSError as error:
+            raise refuse(RecipeError(unwritten(error))) from error
 
     controls = [picture, model, how, size]
     results = [slider, figures, codes, errors, number, where, patch, bars, details, shown]
@@ -137,6 +144,13 @@ def build(models: Models, engine: Engine) -> None:
     codes.select(on_click, shown, [number, where, patch], **QUIET)
     number.submit(on_number, [shown, number], [where, patch], **QUIET)
     renew(shown, codes.select, number.submit)
+
+
+def warm_up(models: Models, engine: Engine) -> None:
+    """Load what the tab begins with while its visitor looks for a picture: the VQ-VAE and LPIPS take seconds."""
+    for name in models.names("vqvae")[-1:]:
+        engine.aside(models.vqvae, name)
+        engine.aside(perceptual.why_unavailable)
 
 
 def result(label: str, elem_id: str | None = None) -> gr.Image:
@@ -176,7 +190,10 @@ def table(done: Rebuilt, others: list[Quality]) -> str:
 
     h, w = done.codes.shape
     head = "| | bits per pixel | PSNR, dB | SSIM | LPIPS |\n|---|---|---|---|---|"
-    note = f"\n\n{h} x {w} codes · network {1000 * done.seconds:.0f} ms · JPEG and WebP at that rate, or their lowest."
+    note = (
+        f"\n\n{h} x {w} codes · network {1000 * done.seconds:.0f} ms · JPEG and WebP at that rate, or their lowest. "
+        "PSNR and SSIM: more is closer to your picture. LPIPS: less is, as people see it."
+    )
     missing = perceptual.why_unavailable()
     if missing:
         note += f" {missing}."

@@ -1,5 +1,6 @@
 """Tab "Reconstruct", second and third part: noise a picture and restore it; paint over a part and have it generated."""
 
+import html
 import random
 
 import gradio as gr
@@ -7,8 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dd import checkpoints
 from dd.data import grid_of
+from dd.export import tiled
 from dd.images import open_image
+from dd.processes import OWN_NETWORK
 from dd.runs import Cells, Given, Lane, Models, Recipe, RecipeError, Run
 from dd.ui import transport
 from dd.ui.controls import (
@@ -40,8 +44,12 @@ INPAINT = (
     "Paint over what shall be made anew. The cells you leave alone enter as *certain evidence*, at every time; the "
     "others are generated so that they fit. No other training was needed for this."
 )
-NOTHING_YET = "there is no picture yet: bring one of your own, or press 'Generate one' and wait for it"
+NOTHING_YET = (
+    "there is no picture yet, or it was left alone for half an hour and forgotten: bring one of your own, or press "
+    "'Generate one' and wait for it"
+)
 MIDDLE = "Its middle square is taken: a face should fill it; a digit or garment should stand out from the ground."
+REGIONS = ("Middle", "Left", "Right", "Top", "Bottom")  # that a button paints over
 PAINT = "#d98c00"
 PAINTED = 0.25  # share of a cell under the brush from which it counts as painted over
 
@@ -59,7 +67,7 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
                 take = gr.Button("From Generate", size="sm", min_width=120, elem_id=f"{prefix}-take")
             with gr.Accordion("Bring a picture of your own", open=False):
                 picture = upload("Your picture", f"{prefix}-upload", height=180)
-                gr.Markdown(MIDDLE)
+                note = gr.Markdown(MIDDLE, elem_id=f"{prefix}-note")
             if inpaint:
                 canvas = gr.ImageEditor(
                     label="Paint here", type="pil", sources=(), transforms=(), layers=False, image_mode="RGBA",
@@ -67,15 +75,20 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
                     canvas_size=(EDGE, EDGE), fixed_canvas=True, height=EDGE + 110, buttons=[], format="png",
                     elem_id="inpaint-canvas",
                 )  # fmt: skip
+                with gr.Row():
+                    regions = [
+                        gr.Button(region, size="sm", min_width=50, elem_id=f"inpaint-{region.lower()}")
+                        for region in REGIONS
+                    ]
             else:
-                canvas = gr.Image(
-                    label="What the model sees of it",
-                    interactive=False,
-                    height=260,
-                    format="png",
-                    buttons=["download"],
-                    elem_id="restore-canvas",
-                )
+                with gr.Row():
+                    canvas, damaged = (
+                        gr.Image(
+                            label=label, interactive=False, height=190, min_width=130, format="png",
+                            buttons=["download"], elem_id=f"restore-{elem_id}",
+                        )
+                        for label, elem_id in (("As the model sees it", "canvas"), ("Noised to t", "damaged"))
+                    )  # fmt: skip
             t = gr.Slider(
                 0.05, 1, 1.0 if inpaint else 0.5, step=0.01, label="Noise to time t",
                 info="How much of the cells' information is destroyed; 1 is all of it.",
@@ -102,11 +115,11 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
         layers = [] if known is None else [painted_over(known)]
         return {"background": large, "layers": layers, "composite": large} if inpaint else large
 
-    def on_made(name: str) -> tuple:
+    def on_made(name: str, wanted: str) -> tuple:
         classes = models.config(name)["network"]["classes"]
-        label = random.randrange(classes) if classes else "any"
-        one = Recipe(name, (Lane(),), 32, 1, label, temperature=None, seed=random.randrange(2**31))
+        label = wanted if wanted not in ("any", "each") else random.randrange(classes) if classes else "any"
         try:
+            one = recipe(name, [Lane()], 32, 1, label, 1.0, None, random.randrange(2**31))
             run = engine.do(Run, one, models)
             while not run.finished:
                 engine.step(run).result()
@@ -121,25 +134,50 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
             raise refuse(error) from error
         processes = gr.Dropdown(process_choices(models, name, inpaint), value="dirichlet")
         classes = gr.Dropdown(class_choices(models, name), value="any")
-        return name, (name, cells), show(name, cells), processes, first_method("dirichlet"), classes
+        own = checkpoints.temperature(models.config(name))
+        picture_of = (name, cells, False), show(name, cells), MIDDLE
+        return name, *picture_of, processes, first_method("dirichlet"), classes, own
 
-    def on_picture(path: str | None, name: str) -> tuple:
+    def on_picture(path: str | None, name: str, chosen: tuple | None) -> tuple:
+        """A picture that is taken away leaves one that came from elsewhere alone."""
+        if path is None and chosen is not None and not chosen[2]:
+            return gr.skip(), gr.skip(), MIDDLE
+        return on_model(path, name)
+
+    def on_model(path: str | None, name: str) -> tuple:
         if path is None:
-            return None, None
+            return None, None, MIDDLE
         try:
             H, W = grid_of(models.config(name)["data"])
             cells = engine.do(models.look(name).read, open_image(path), H, W)
         except ValueError as error:
-            raise refuse(error) from error
-        return chosen_of(name, cells)
+            sentence = html.escape(str(error), quote=False)
+            gr.Warning(sentence, duration=12)
+            return None, None, f"**{sentence}**"
+        return chosen_of(name, cells, uploaded=True)
 
-    def chosen_of(name: str, cells: torch.Tensor) -> tuple:
-        """A picture (H, W) of that model as `chosen` has it, and as the canvas shows it."""
+    def chosen_of(name: str, cells: torch.Tensor, uploaded: bool = False) -> tuple:
+        """A picture (H, W) of that model as `chosen` has it, as the canvas shows it, and the note on uploads."""
         rows = tuple(map(tuple, cells.tolist()))
-        return (name, rows), show(name, rows)
+        return (name, rows, uploaded), show(name, rows), MIDDLE
+
+    def on_region(chosen: tuple | None, region: str) -> dict:
+        if chosen is None:
+            raise refuse(RecipeError(NOTHING_YET))
+        name, cells, _ = chosen
+        return show(name, cells, outside(region, len(cells), len(cells[0])))
+
+    def on_noise(*values: object) -> Image.Image | None:
+        """What the run will start from: its first picture, noised."""
+        try:
+            run = engine.do(Run, to_recipe(*values), models)
+            noised = tiled(engine.step(run).result()[0].state[:1])
+            return Image.fromarray(noised).resize((EDGE, EDGE), Image.Resampling.NEAREST)
+        except ValueError:
+            return None
 
     def to_recipe(name, chosen, canvas, t, process, sampler, steps, images, label, temperature, seed) -> Recipe:
-        of, cells = chosen or (None, None)
+        of, cells, _ = chosen or (None, None, None)
         if of != name:  # a picture that another model's network has made may come late
             raise RecipeError(NOTHING_YET)
         known = known_cells(canvas, len(cells), len(cells[0])) if inpaint else None
@@ -152,7 +190,7 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
         loaded, lane, given = run.recipe, run.recipe.lanes[0], run.recipe.given
         name = loaded.checkpoint
         return [
-            name, (name, given.cells), show(name, given.cells, given.known), given.t,
+            name, (name, given.cells, False), show(name, given.cells, given.known), given.t,
             gr.Dropdown(process_choices(models, name, inpaint), value=lane.process),
             gr.Dropdown(method_choices(lane.process), value=lane.method), loaded.steps, loaded.images,
             gr.Dropdown(class_choices(models, name), value=str(loaded.label)), loaded.temperature,
@@ -161,19 +199,22 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
 
     form = transport.Form("Inpaint" if inpaint else "Noise and restore", controls, to_recipe, fill)
     transport.connect(buttons, load, stage, session, form, models, engine)
-    pictured = {
-        "outputs": [chosen, canvas], "show_progress": "minimal", "show_progress_on": canvas,
-        "api_visibility": "private",
-    }  # fmt: skip
-    making = made.click(on_made, model, **pictured)
-    take.click(
-        on_take, generated, [model, chosen, canvas, process, sampler, label], show_progress="minimal",
-        show_progress_on=canvas, api_visibility="private",
-    )  # fmt: skip
-    reading = picture.change(on_picture, [picture, model], **pictured)
-    model.input(on_picture, [picture, model], cancels=[making, reading], queue=False, **pictured)
+    pictured = {"show_progress": "minimal", "show_progress_on": canvas, "api_visibility": "private"}
+    read = [chosen, canvas, note]
+    making = made.click(on_made, [model, label], read, **pictured)
+    take.click(on_take, generated, [model, *read, process, sampler, label, temperature], **pictured)
+    reading = picture.change(on_picture, [picture, model, chosen], read, **pictured)
+    model.input(on_model, [picture, model], read, cancels=[making, reading], queue=False, **pictured)
+    if inpaint:
+        looks = [button.click for button in regions]
+        for button in regions:
+            button.click(on_region, [chosen, button], canvas, **pictured)
+    else:
+        looks = [canvas.change, t.change, process.change, seed.change]
+        gr.on(looks, on_noise, controls, damaged, trigger_mode="always_last", **QUIET)
     process.input(first_method, process, sampler, queue=False, **QUIET)
-    transport.renew(chosen, buttons.run.click, buttons.step.click)
+    process.change(lambda name: gr.Slider(visible=name not in OWN_NETWORK), process, temperature, queue=False, **QUIET)
+    transport.renew(chosen, buttons.run.click, buttons.step.click, picture.change, *looks)
     transport.renew(generated, take.click)
 
 
@@ -185,6 +226,16 @@ def painted_over(known: Cells) -> Image.Image:
     layer = Image.new("RGBA", (EDGE, EDGE), PAINT)
     layer.putalpha(mask)
     return layer
+
+
+def outside(region: str, H: int, W: int) -> Cells:
+    """1 outside the region, 0 in it."""
+    rows, cols = np.indices((H, W))
+    inside = {
+        "Middle": (abs(2 * rows + 1 - H) < H / 2) & (abs(2 * cols + 1 - W) < W / 2),
+        "Left": cols < W // 2, "Right": cols >= W // 2, "Top": rows < H // 2, "Bottom": rows >= H // 2,
+    }[region]  # fmt: skip
+    return tuple(map(tuple, (~inside).astype(int).tolist()))
 
 
 def known_cells(canvas: dict | None, H: int, W: int) -> Cells:

@@ -11,7 +11,7 @@ from dd.ui.controls import QUIET, refuse
 from dd.ui.engine import Engine
 from dd.ui.player import CLEAR
 from dd.ui.session import EXPIRES, Session
-from dd.ui.upload import UNWRITABLE
+from dd.ui.upload import unwritten
 
 LIVE = {"concurrency_id": "live", "concurrency_limit": 16, "show_progress": "minimal", "api_visibility": "private"}
 FOUR = "Run to the end, Pause, Step once, Reset to start over."
@@ -169,7 +169,7 @@ def downloads(prefix: str, session: gr.State) -> None:
             except ValueError as error:
                 raise refuse(error) from error
             except OSError as error:
-                raise refuse(RecipeError(UNWRITABLE.format(error.strerror))) from error
+                raise refuse(RecipeError(unwritten(error))) from error
 
         return make
 

@@ -29,11 +29,16 @@ def _path(payload: ImageData | None) -> str | None:
     return None if payload is None else payload.path
 
 
+def unwritten(error: OSError) -> str:
+    """The sentence for a file that cannot be written."""
+    return UNWRITABLE.format(error.strerror)
+
+
 def unwritable(request: Request, error: OSError) -> PlainTextResponse:
     """What the web server answers when an upload finds no place on the disk; any other error stays one."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
         raise error
-    return PlainTextResponse(UNWRITABLE.format(error.strerror), 507)
+    return PlainTextResponse(unwritten(error), 507)
 
 
 def examples(names: tuple[str, ...], target: gr.Image) -> None:

@@ -75,6 +75,8 @@ def test_schedules() -> None:
     assert information(bars).numpy() == pytest.approx(1 - n, abs=2e-4)
     with pytest.raises(ValueError, match="unknown schedule"):
         uniform_chain(3, 10, "square")
+    with pytest.raises(ValueError, match="linear in n"):
+        D3PM(3, "gaussian", 10, "cosine")
 
 
 @pytest.mark.parametrize(("K", "T"), [(2, 100), (16, 1000), (256, 100)])

@@ -16,7 +16,7 @@ def test_no_nan_at_the_ends(name: str, t: float, K: int, generator: torch.Genera
     x_t = process_.perturb(x0, torch.full((3,), t), generator)
     l = process_.evidence(x_t, torch.full((3,), t))
     assert not bool(torch.isnan(l).any())
-    for size in (0.0, 15.0, 285.0):
+    for size in (0.0, 15.0, 285.0, 2850.0):
         f = torch.full((3, 1 if name == "ddpm" else K, 8, 8), size)
         f[:, :1] *= -1
         p = process_.estimate(f, l)
@@ -24,6 +24,18 @@ def test_no_nan_at_the_ends(name: str, t: float, K: int, generator: torch.Genera
         for method in process_.methods if t > 0 else ():
             x_s = process_.step(x_t, f, t, t - 0.1, _inner(method), generator)
             assert bool(torch.isfinite(x_s.float()).all()), method
+        if "ancestral" in process_.methods and t > 0:
+            law = process_._law(x_t, f, t, process_.index(t), process_.index(t - 0.1))
+            assert torch.allclose(law.sum(-1), torch.ones_like(law.sum(-1)))
+
+
+def test_a_cell_that_is_unmasked_stays_whatever_the_network_is_sure_of() -> None:
+    """A drawn category would silently be 0 where its law is NaN."""
+    absorbing = process("d3pm-absorbing", 4, 64)
+    x_t, f = torch.full((1, 8, 8), 2), torch.zeros(1, 4, 8, 8)
+    f[:, 1] = 2000.0
+    x_s = absorbing.step(x_t, f, 0.5, 0.4, "ancestral", torch.Generator().manual_seed(0))
+    assert torch.equal(x_s, x_t)
 
 
 def _inner(method: str) -> str:

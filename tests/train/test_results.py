@@ -92,6 +92,10 @@ def test_the_page_has_every_figure_and_leaves_the_rest_alone(folder: Path, capsy
     for sampler in ("dirichlet", "heun"):
         row = {r["budget"]: r for r in records if r.get("sampler") == sampler}
         assert f"| dirichlet | {sampler} | {row[2]['fid']:.3g} | {row[4]['fid']:.3g} |" in page
+        cell = row[4]
+        figures = f"{cell['precision']:.3g} | {cell['recall']:.3g} | {cell['accuracy']:.3g}"
+        times = f"{cell['fid'] / cell['fid_floor']:.1f}"
+        assert f"| dirichlet | {sampler} | 4 | {cell['fid']:.3g} | {times} | {figures} |" in page
     bound = next(r for r in records if r["kind"] == "bound")
     assert f"{bound['nll_nats']:.2f} ± {bound['nll_stderr']:.2f}" in page
     chain = {r["steps"]: r for r in records if r["kind"] == "steps-bound" and r["process"] == "d3pm-absorbing"}
