@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-FLOWS = ("ode", "heun")  # samplers of the Dirichlet process that follow its probability flow, a law of its own
+FLOWS = {"dirichlet": ("ode", "heun"), "gaussian": ("ddim", "heun")}  # samplers that follow a flow, a law of its own
 RESULTS = Path(__file__).parent.parent / "docs" / "results.jsonl"
 
 
@@ -37,7 +37,7 @@ def find_samples(
     guidance: float = 1.0,
     temperature: float = 1.0,
 ) -> dict[str, Any] | None:
-    """FID, recall, accuracy, time of exactly that setting, from the most images; None: not measured."""
+    """FID, recall, accuracy of exactly that setting, from the most images; None: not measured."""
     wanted = {
         "kind": "samples", "sha256": sha256, "process": process, "sampler": sampler, "steps": steps,
         "guidance": guidance, "temperature": temperature,
@@ -50,7 +50,7 @@ def find_bound(records: list[dict[str, Any]], sha256: str, process: str, sampler
 
     None: not measured.
     """
-    kind = "flow-bound" if process == "dirichlet" and sampler in FLOWS else "bound"
+    kind = "flow-bound" if sampler in FLOWS.get(process, ()) else "bound"
     return _best(records, {"kind": kind, "sha256": sha256, "process": process})
 
 

@@ -34,6 +34,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from math import ceil, floor, log, log10
 from pathlib import Path
+from statistics import median_low
 
 import torch
 from torch import Tensor, nn
@@ -140,7 +141,7 @@ def find_process(name: str, config: dict) -> Process:
 
 @dataclass(frozen=True)
 class Samples:
-    """Categories (N, H, W), the labels that were asked for (N,) or None, and how long an image took."""
+    """Categories (N, H, W), the labels asked for (N,) or None, and how long an image took, in the median batch."""
 
     cells: Tensor
     labels: Tensor | None
@@ -157,6 +158,7 @@ def sample(
     guidance: float = 1.0,
     temperature: float | None = None,
     labels: Tensor | None = None,
+    batch: int = BATCH,
 ) -> Samples:
     """N samples in batches, with the network as the page has it.
 
@@ -171,12 +173,13 @@ def sample(
         labels = None
     elif labels is None:
         labels = torch.randint(classes, (images,), generator=generator)
-    cells, start = [], time.perf_counter()
-    for i in tqdm(range(0, images, BATCH), desc=f"{process_.name} {sampler} {steps}", leave=False, disable=None):
-        n = min(BATCH, images - i)
+    cells, seconds = [], []
+    for i in tqdm(range(0, images, batch), desc=f"{process_.name} {sampler} {steps}", leave=False, disable=None):
+        n, start = min(batch, images - i), time.perf_counter()
         denoise = Denoiser(network, None if labels is None else labels[i : i + n], guidance, temperature=temperature)
         cells.append(generate(process_, denoise, (n, *grid_of(checkpoint.config["data"])), steps, generator, sampler))
-    return Samples(torch.cat(cells), labels, (time.perf_counter() - start) / images)
+        seconds.append((time.perf_counter() - start) / n)
+    return Samples(torch.cat(cells), labels, median_low(seconds))
 
 
 def temperature_of(checkpoint: Checkpoint, process_: Process, wanted: float | None) -> float:
@@ -389,7 +392,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         if isinstance(process_, D3PM):
             bound_ = chain_bound(process_, checkpoint.network, x0, args.steps, generator)
             record |= {"vlb_nats": bound_.mean, "vlb_stderr": bound_.stderr}
-        if isinstance(process_, Dirichlet) and sampler in FLOWS:
+        if isinstance(process_, Dirichlet) and sampler in FLOWS["dirichlet"]:
             bound_ = flow_bound(process_, checkpoint.network, x0[:ODE_IMAGES], generator)
             record |= {"ode_nats": bound_.mean, "ode_stderr": bound_.stderr, "ode_images": len(bound_.total)}
         if args.by_decade:

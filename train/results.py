@@ -2,12 +2,14 @@
 
     python -m train.results [--checkpoints checkpoints/digits checkpoints/fashion] --data-root DATA [--minutes 30]
     python -m train.results --images 10000 --calls 100 --samplers dirichlet ancestral ddpm --data-root DATA
+    python -m train.results --kinds time --data-root DATA    (on a machine that does nothing else)
     python -m train.results --checkpoints checkpoints/faces --data-root DATA/faces64 --split held-out \
         --images 1000 --bound-images 500
 
 Every measured cell is appended to docs/results.jsonl at once, and cells measured before (same weights, setting, seed,
-split and count) are skipped: run it again to go on. docs/results.md gets the tables, between two marks that leave the
-rest of the page alone, and docs/fid-NAME.svg and .png the plots. Cells come in the order of --calls.
+split and count) are skipped: run it again to go on; give another --out to measure anew. docs/results.md gets the
+tables, between two marks that leave the rest of the page alone, and docs/fid-NAME.svg and .png the plots. Cells come in
+the order of --calls.
 """
 
 import argparse
@@ -19,7 +21,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
-from math import log
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +31,22 @@ from dd import results
 from dd.checkpoints import Checkpoint, write_text
 from dd.device import best_device
 from dd.metrics import NEIGHBOURS
-from dd.processes import OWN_NETWORK, REGISTRY, Process, suits
+from dd.processes import EVERY, REGISTRY, Process, suits
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.samplers import calls_per_step, steps_for
 from train import evaluate
-from train.evaluate import Judge, load_cells, load_denoiser, sample
+from train.evaluate import Judge, Samples, load_cells, load_denoiser, sample
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-CHECKPOINTS = ("checkpoints/digits", "checkpoints/fashion")
+CHECKPOINTS = ("checkpoints/digits", "checkpoints/fashion", "checkpoints/fashion-ddpm")
+KINDS = ("bound", "samples", "flow-bound", "steps-bound", "time")
+TIMED = 16  # images of a timing at once, twice, since the first call compiles the network
 CALLS = (100, 50, 25, 10, 250)
 BEGIN, END = "<!-- train.results: begin -->", "<!-- train.results: end -->"
-FIGURES = ("fid", "precision", "recall", "accuracy", "seconds_per_image")
+FIGURES = ("fid", "precision", "recall", "accuracy")
 Record = dict[str, Any]
 
 
@@ -59,11 +62,11 @@ def machine(device: torch.device) -> str:
 
 
 def processes_of(checkpoint: Checkpoint, wanted: list[str] | None) -> list[Process]:
-    """Those that were asked for, or all that the page offers: whatever the network was trained on, it answers them."""
+    """Those of them that its network answers, whatever it was trained on; all that there are by default."""
     config = checkpoint.config
-    mixture, offered = config["mixture"], [name for name in REGISTRY if suits(name, config["data"])]
-    names = mixture if set(mixture) <= set(OWN_NETWORK) else [*mixture, *(n for n in offered if n not in mixture)]
-    return [evaluate.find_process(name, config) for name in wanted or names]
+    names = wanted or [name for name in EVERY if suits(name, config["data"])]
+    found = [evaluate.find_process(name, config) for name in names]
+    return [process_ for process_ in found if process_.architecture == config["architecture"]]
 
 
 def load_measurable(source: str | Path, device: torch.device) -> Checkpoint:
@@ -73,52 +76,88 @@ def load_measurable(source: str | Path, device: torch.device) -> Checkpoint:
     return replace(checkpoint, config=evaluate.with_vqvae(source, checkpoint.config))
 
 
-def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[Record, Callable[[], Record]]]:
-    """Every cell as its setting and what measures it: bounds, samples by network calls, bounds of so many steps."""
+Job = tuple[Record, Callable[[], Record]]  # a setting, and what measures it
+
+
+def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[Job]:
+    """What was asked for; last the times, which want a machine that does nothing else."""
     loaded = [load_measurable(source, device) for source in args.checkpoints]
     pairs = [(c, p) for c in loaded for p in processes_of(c, args.processes)]
-    for checkpoint, process_ in (pair for pair in pairs if pair[1].name in REGISTRY):
-        setting = _setting(args, checkpoint, process_, "bound") | {"images": args.bound_images}
-        yield setting, _bound_job(args, checkpoint, process_)
-
+    if not pairs:
+        raise evaluate.EvaluationError(f"none of the checkpoints answers {', '.join(args.processes)}")
     known = {method for _, process_ in pairs for method in process_.methods}
-    wanted = set(args.samplers or known)
-    if unknown := wanted - known:
+    if unknown := set(args.samplers or ()) - known:
         raise evaluate.EvaluationError(
             f"no sampler {unknown.pop()!r} among those of {', '.join(p.name for _, p in pairs)}; "
             f"choose from {', '.join(sorted(known))}"
         )
+    wanted = [(c, p, sampler) for c, p in pairs for sampler in p.methods if sampler in (args.samplers or known)]
+    cells = [(*entry, calls) for calls in args.calls for entry in wanted]
+    if "bound" in args.kinds:
+        yield from _bounds(args, pairs)
+    if "samples" in args.kinds:
+        yield from _samples(args, cells, device)
+    if "flow-bound" in args.kinds:
+        yield from _flow_bounds(args, pairs)
+    if "steps-bound" in args.kinds:
+        yield from _steps_bounds(args, pairs)
+    if "time" in args.kinds:
+        yield from _times(args, cells)
 
-    configs = {c.sha256: c.config for c in loaded}
+
+def _bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]]) -> Iterator[Job]:
+    for checkpoint, process_ in (pair for pair in pairs if pair[1].name in REGISTRY):
+        setting = _setting(args, checkpoint, process_, "bound") | {"images": args.bound_images}
+        yield setting, _bound_job(args, checkpoint, process_)
+
+
+def _samples(
+    args: argparse.Namespace, cells: list[tuple[Checkpoint, Process, str, int]], device: torch.device
+) -> Iterator[Job]:
+    configs = {checkpoint.sha256: checkpoint.config for checkpoint, *_ in cells}
     judge_name = cache(lambda sha256: evaluate.judge_name(configs[sha256], args))
     judged_by = cache(lambda sha256: evaluate.judge_of(configs[sha256], args, device))
-    for calls in args.calls:
-        for checkpoint, process_ in pairs:
-            for sampler in (method for method in process_.methods if method in wanted):
-                steps = steps_for(calls, sampler, args.guidance)
-                temperature = evaluate.temperature_of(checkpoint, process_, args.temperature)
-                setting = _setting(args, checkpoint, process_, "samples") | {
-                    "sampler": sampler, "steps": steps, "guidance": args.guidance, "temperature": temperature,
-                    "images": args.images,
-                    "calls": steps * calls_per_step(sampler, args.guidance), "budget": calls,
-                    "judge": judge_name(checkpoint.sha256),
-                }  # fmt: skip
-                yield setting, _samples_job(args, checkpoint, process_, sampler, steps, temperature, judged_by)
+    for checkpoint, process_, sampler, calls in cells:
+        temperature = evaluate.temperature_of(checkpoint, process_, args.temperature)
+        setting = _setting(args, checkpoint, process_, "samples") | _sampling(args, sampler, calls)
+        setting |= {"temperature": temperature, "images": args.images, "judge": judge_name(checkpoint.sha256)}
+        yield setting, _samples_job(checkpoint, process_, setting, judged_by)
 
-    for checkpoint, process_ in pairs:
-        setting = _setting(args, checkpoint, process_, "steps-bound") | {"images": args.steps_bound_images}
-        if isinstance(process_, Dirichlet):
-            steps = evaluate.ODE_STEPS
-            yield setting | {"kind": "flow-bound", "steps": steps}, _steps_bound_job(args, checkpoint, process_, steps)
-        if isinstance(process_, D3PM):
-            for steps in sorted(args.calls):
-                yield setting | {"steps": steps}, _steps_bound_job(args, checkpoint, process_, steps)
+
+def _flow_bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]]) -> Iterator[Job]:
+    for checkpoint, process_ in (pair for pair in pairs if isinstance(pair[1], Dirichlet)):
+        setting = _setting(args, checkpoint, process_, "flow-bound")
+        setting |= {"images": args.flow_images, "steps": evaluate.ODE_STEPS}
+        yield setting, _steps_bound_job(args, checkpoint, process_, setting)
+
+
+def _steps_bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]]) -> Iterator[Job]:
+    for checkpoint, process_ in (pair for pair in pairs if isinstance(pair[1], D3PM)):
+        for steps in sorted({*args.calls, process_.T}):
+            setting = _setting(args, checkpoint, process_, "steps-bound")
+            setting |= {"images": args.steps_bound_images, "steps": steps}
+            yield setting, _steps_bound_job(args, checkpoint, process_, setting)
+
+
+def _times(args: argparse.Namespace, cells: list[tuple[Checkpoint, Process, str, int]]) -> Iterator[Job]:
+    for checkpoint, process_, sampler, calls in cells:
+        setting = _setting(args, checkpoint, process_, "time") | _sampling(args, sampler, calls)
+        setting |= {"images": 2 * TIMED}
+        yield setting, _time_job(checkpoint, process_, setting)
 
 
 def _setting(args: argparse.Namespace, checkpoint: Checkpoint, process_: Process, kind: str) -> Record:
     return {
         "kind": kind, "checkpoint": checkpoint.name, "sha256": checkpoint.sha256, "process": process_.name,
         "split": args.split, "seed": args.seed,
+    }  # fmt: skip
+
+
+def _sampling(args: argparse.Namespace, sampler: str, calls: int) -> Record:
+    steps = steps_for(calls, sampler, args.guidance)
+    return {
+        "sampler": sampler, "steps": steps, "guidance": args.guidance,
+        "calls": steps * calls_per_step(sampler, args.guidance), "budget": calls,
     }  # fmt: skip
 
 
@@ -133,40 +172,41 @@ def _bound_job(args: argparse.Namespace, checkpoint: Checkpoint, process_: Proce
 
 
 def _steps_bound_job(
-    args: argparse.Namespace, checkpoint: Checkpoint, process_: Process, steps: int
+    args: argparse.Namespace, checkpoint: Checkpoint, process_: Process, setting: Record
 ) -> Callable[[], Record]:
     def measure() -> Record:
-        x0 = load_cells(checkpoint.config, args.split, args.data_root, args.steps_bound_images)
+        x0 = load_cells(checkpoint.config, args.split, args.data_root, setting["images"])
         generator = torch.Generator().manual_seed(args.seed)
         if isinstance(process_, Dirichlet):
             bound = evaluate.flow_bound(process_, checkpoint.network, x0, generator)
         else:
-            bound = evaluate.chain_bound(process_, checkpoint.network, x0, steps, generator)
-        bits = bound.mean / x0[0].numel() / log(2)
-        return {"nll_nats": bound.mean, "nll_stderr": bound.stderr, "bits_per_dim": bits}
+            bound = evaluate.chain_bound(process_, checkpoint.network, x0, setting["steps"], generator)
+        return evaluate.likelihood(bound, x0[0].numel())
 
     return measure
 
 
 def _samples_job(
-    args: argparse.Namespace,
-    checkpoint: Checkpoint,
-    process_: Process,
-    sampler: str,
-    steps: int,
-    temperature: float,
-    judged_by: Callable[[str], Judge],
+    checkpoint: Checkpoint, process_: Process, setting: Record, judged_by: Callable[[str], Judge]
 ) -> Callable[[], Record]:
     def measure() -> Record:
         judge_ = judged_by(checkpoint.sha256)
-        samples = sample(
-            checkpoint, process_, sampler, steps, args.images, args.seed, args.guidance, temperature, judge_.labels
-        )
-        figures = judge_.figures(samples)
-        figures = {"fid_floor": figures.get("fid_rebuilt"), "accuracy": None} | figures
-        return figures | {"seconds_per_image": samples.seconds_per_image}
+        figures = judge_.figures(_sample(checkpoint, process_, setting, labels=judge_.labels))
+        return {"fid_floor": figures.get("fid_rebuilt"), "accuracy": None} | figures
 
     return measure
+
+
+def _time_job(checkpoint: Checkpoint, process_: Process, setting: Record) -> Callable[[], Record]:
+    def measure() -> Record:
+        return {"seconds_per_image": _sample(checkpoint, process_, setting, batch=TIMED).seconds_per_image}
+
+    return measure
+
+
+def _sample(checkpoint: Checkpoint, process_: Process, setting: Record, **more: Any) -> Samples:
+    names = ("sampler", "steps", "images", "seed", "guidance", "temperature")
+    return sample(checkpoint, process_, **{name: setting.get(name) for name in names}, **more)
 
 
 def measure_all(args: argparse.Namespace, device: torch.device, path: Path) -> bool:
@@ -219,6 +259,9 @@ def tables(records: list[Record]) -> str:
         samples = [r for r in mine if r["kind"] == "samples"]
         for group in sorted(dict.fromkeys(map(_group, samples)), key=lambda group: -group[3]):  # most samples first
             out.append(_sample_tables([r for r in samples if _group(r) == group]))
+        times = [r for r in mine if r["kind"] == "time"]
+        if times:
+            out.append(_time_table(times))
         if samples:
             out.append(f"![FID and time against network calls](fid-{name}.svg)\n")
     return "\n".join(out)
@@ -226,8 +269,9 @@ def tables(records: list[Record]) -> str:
 
 def _bound_table(bounds: list[Record]) -> str:
     lines = [
-        "Likelihood bound in continuous time, without class label; flow: of the probability-flow ODE, "
-        f"{evaluate.ODE_STEPS} Heun steps, exact end densities, Hutchinson divergence:\n",
+        "Likelihood bound, without class label: in continuous time, for chains L_vb of all their steps, one drawn at "
+        f"random for every image; flow: of the probability-flow ODE, {evaluate.ODE_STEPS} Heun steps, exact end "
+        "densities, Hutchinson divergence.\n",
         "| process | nats per image | bits per dimension | images | split | seed |",
         "|---|---|---|---|---|---|",
     ]
@@ -264,28 +308,38 @@ def _sample_tables(cells: list[Record]) -> str:
     codes = "fid_rebuilt" in cells[0]  # set against every picture, whatever the split
     floor_of = "as many pictures, rebuilt from their codes" if codes else "training images against the same"
     against = "every picture" if codes else f"{images:,} images of the {split} split"
-    machines = "; ".join(dict.fromkeys(r["machine"] for r in cells))
     lines = [
         f"### {name}, {images:,} samples, temperature {temperature:g}, guidance {guidance:g}\n",
-        f"Seed {seed}, against {against}. FID floor ({floor_of}): {floor_:.3f}. Seconds on {machines}.\n",
+        f"Seed {seed}, against {against}. FID floor ({floor_of}): {floor_:.3f}.\n",
     ]
     budgets = sorted({r["budget"] for r in cells})
     rows = list(dict.fromkeys((r["process"], r["sampler"]) for r in cells))
     if len(budgets) > 1:
-        lines += ["FID by network calls:\n", "| process | sampler | " + " | ".join(map(str, budgets)) + " |"]
-        lines.append("|---|---|" + "---|" * len(budgets))
-        for row in rows:
-            fids = {r["budget"]: f"{r['fid']:.3g}" for r in cells if (r["process"], r["sampler"]) == row}
-            lines.append(f"| {row[0]} | {row[1]} | " + " | ".join(fids.get(b, "") for b in budgets) + " |")
-        lines.append("")
+        lines += ["FID by network calls:\n", _by_calls(cells, "fid")]
     lines += [
-        "| process | sampler | calls | FID | times the floor | precision | recall | class accuracy | s per image |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| process | sampler | calls | FID | times the floor | precision | recall | class accuracy |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for r in sorted(cells, key=lambda r: (rows.index((r["process"], r["sampler"])), r["calls"])):
         fid, *others = ("" if r[key] is None else f"{r[key]:.3g}" for key in FIGURES)
         row = [r["process"], r["sampler"], str(r["calls"]), fid, f"{r['fid'] / floor_:.1f}", *others]
         lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _time_table(times: list[Record]) -> str:
+    machines = "; ".join(dict.fromkeys(r["machine"] for r in times))
+    head = f"Seconds per image by network calls, {TIMED} images at once, on {machines}:"
+    return f"{head}\n\n{_by_calls(times, 'seconds_per_image')}"
+
+
+def _by_calls(cells: list[Record], key: str) -> str:
+    """A row a process and sampler, a column a number of network calls."""
+    budgets = sorted({r["budget"] for r in cells})
+    lines = ["| process | sampler | " + " | ".join(map(str, budgets)) + " |", "|---|---|" + "---|" * len(budgets)]
+    for row in dict.fromkeys((r["process"], r["sampler"]) for r in cells):
+        figures = {r["budget"]: f"{r[key]:.3g}" for r in cells if (r["process"], r["sampler"]) == row}
+        lines.append(f"| {row[0]} | {row[1]} | " + " | ".join(figures.get(b, "") for b in budgets) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -305,29 +359,34 @@ def page(old: str, records: list[Record]) -> str:
 
 
 def plot(name: str, records: list[Record], folder: Path) -> None:
-    """FID and seconds against network calls, one line a process and sampler, of the group of most samples."""
-    samples = [r for r in records if r["kind"] == "samples" and r["checkpoint"] == name]
-    most = max(map(_group, samples), key=lambda group: sum(r["images"] for r in samples if _group(r) == group))
+    """FID and seconds against network calls, one line a process and sampler, of the group with most settings."""
+    mine = [r for r in records if r["checkpoint"] == name]
+    samples, times = ([r for r in mine if r["kind"] == kind] for kind in ("samples", "time"))
+    most = max(map(_group, samples), key=lambda group: (sum(_group(r) == group for r in samples), group[3]))
     cells = [r for r in samples if _group(r) == most]
     colours = {p: f"C{i}" for i, p in enumerate(dict.fromkeys(r["process"] for r in cells))}
+    codes = "fid_rebuilt" in cells[0]
+    panels = [("fid", f"FID ({'SqueezeNet' if codes else 'own classifier'})", cells)]
+    panels += [("seconds_per_image", "seconds per image", times)] if times else []
     matplotlib.rcParams["svg.hashsalt"] = name
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    figure, axes = pyplot.subplots(
+        1, len(panels), squeeze=False, figsize=(2 + 4.5 * len(panels), 4.2), layout="constrained"
+    )
+    axes = axes[0]
     for process_, sampler in dict.fromkeys((r["process"], r["sampler"]) for r in cells):
-        line = [r for r in cells if (r["process"], r["sampler"]) == (process_, sampler)]
-        line.sort(key=lambda r: r["calls"])
         i = list(dict.fromkeys(r["sampler"] for r in cells if r["process"] == process_)).index(sampler)
         style = {"color": colours[process_], "marker": "osD^v"[i % 5], "linestyle": ("-", "--", ":", "-.")[i % 4]}
-        for axis, what in zip(axes, ("fid", "seconds_per_image"), strict=True):
+        for axis, (what, _, known) in zip(axes, panels, strict=True):
+            line = [r for r in known if (r["process"], r["sampler"]) == (process_, sampler)]
+            line.sort(key=lambda r: r["calls"])
             axis.plot([r["calls"] for r in line], [r[what] for r in line], label=f"{process_} · {sampler}", **style)
     axes[0].axhline(cells[0]["fid_floor"], color="grey", linewidth=1)
-    codes = "fid_rebuilt" in cells[0]
     floor_ = "rebuilt pictures" if codes else "floor: training images"
     axes[0].annotate(floor_, (0.01, cells[0]["fid_floor"]), xycoords=("axes fraction", "data"),
                      va="bottom", color="grey", fontsize=8)  # fmt: skip
-    judge = "SqueezeNet" if codes else "own classifier"
-    for axis, label in zip(axes, (f"FID ({judge})", "seconds per image"), strict=True):
+    for axis, (_, label, _) in zip(axes, panels, strict=True):
         axis.set(xscale="log", yscale="log", xlabel="network calls", ylabel=label)
-    axes[1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
+    axes[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.suptitle(f"{name}: {cells[0]['images']:,} samples a point")
     for suffix, metadata in (("svg", {"Date": None}), ("png", {})):
         figure.savefig(folder / f"fid-{name}.{suffix}", dpi=110, metadata=metadata)
@@ -357,9 +416,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--processes", nargs="+", help="default: all that the page offers for each checkpoint")
     parser.add_argument("--samplers", nargs="+", help="default: all that each process has")
     parser.add_argument("--calls", nargs="+", type=int, default=CALLS, help="network calls, in the order of work")
+    parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, help="what to measure")
     parser.add_argument("--images", type=int, default=2000, help="samples a cell, and real images to compare with")
     parser.add_argument("--bound-images", type=int, help="images of a bound (default: 10,000 of test, or 5,000)")
-    parser.add_argument("--steps-bound-images", type=int, default=500, help="images of the bounds of so many steps")
+    parser.add_argument("--steps-bound-images", type=int, default=200, help="images of the bounds of so many steps")
+    parser.add_argument("--flow-images", type=int, default=evaluate.ODE_IMAGES, help="images of the flow's bound")
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--temperature", type=float, help="of the samples (default: as each checkpoint says)")
     parser.add_argument("--minutes", type=float, help="start no new cell after that many minutes")

@@ -6,16 +6,16 @@ import gradio as gr
 
 from dd import checkpoints
 from dd.checkpoints import ARCHITECTURES
-from dd.processes import REGISTRY, process, suits
+from dd.processes import EVERY, process, suits
 from dd.results import find_bound, find_samples, read
-from dd.runs import Models
+from dd.runs import Models, felt
 from dd.ui.controls import PROCESS_NAMES
 
 TEXT = (Path(__file__).parent / "static" / "about.md").read_text()
 MEANING = (
     "Bound: an upper bound on -log p of an image, no class given. FID: how far samples are from real images in the "
-    "features of a small classifier; the floor is what two sets of real images are apart. Accuracy: the share of "
-    "samples that the classifier takes for the class asked for."
+    "features of a small classifier; the floor is what two sets of real images are apart, and only FIDs of as many "
+    "samples compare. Accuracy: the share of samples that the classifier takes for the class asked for."
 )
 LATEX = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
 
@@ -36,21 +36,24 @@ def results(models: Models) -> str:
     """What was measured of these very weights at 100 network calls, every process by its own first sampler."""
     records = read()
     rows, missing = [], []
-    for name in models.names():
-        so_far = len(rows)
-        own = checkpoints.temperature(models.config(name))
+    architectures = dict.fromkeys(process(known, 2, 784).architecture for known in EVERY)
+    for name in (name for architecture in architectures for name in models.names(architecture)):
+        so_far, config = len(rows), models.config(name)
         sha256 = _hash(models.root / name / "model.safetensors")
-        for process_name in (known for known in REGISTRY if suits(known, models.config(name)["data"])):
+        for process_name in (known for known in EVERY if suits(known, config["data"])):
+            made = process(process_name, 2, 784)
+            if made.architecture != config["architecture"]:
+                continue
+            own = felt(checkpoints.temperature(config), process_name)
             bound = find_bound(records, sha256, process_name) or {}
-            method = process(process_name, 2, 784).methods[0]
-            cell = find_samples(records, sha256, process_name, method, 100, temperature=own) or {}
+            cell = find_samples(records, sha256, process_name, made.methods[0], 100, temperature=own) or {}
             if bound or cell:
                 rows.append([name, PROCESS_NAMES.get(process_name, process_name), *(_shown(bound, cell))])
         if len(rows) == so_far:
             missing.append(name)
     if not rows:
         return "Nothing is measured yet of the weights in this folder; `python -m train.results` does it."
-    head = ["Data", "Process", "Bound, nats per image", "FID (floor) at 100 calls", "Accuracy"]
+    head = ["Data", "Process", "Bound, nats per image", "FID at 100 calls (floor; samples)", "Accuracy"]
     table = "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
     return table + (f"\n\nNot in this table yet: {', '.join(missing)}; their model cards say more." if missing else "")
 
@@ -68,7 +71,7 @@ def _shown(bound: dict, cell: dict) -> list[str]:
     if not cell:
         return [nats, "not measured", "not measured"]
     accuracy = "–" if cell["accuracy"] is None else f"{cell['accuracy']:.1%}"
-    return [nats, f"{cell['fid']:.2f} ({cell['fid_floor']:.2f})", accuracy]
+    return [nats, f"{cell['fid']:.2f} ({cell['fid_floor']:.2f}; {cell['images']:,})", accuracy]
 
 
 def _body(card: str) -> str:

@@ -6,7 +6,7 @@ import gradio as gr
 
 from dd.results import find_bound, find_samples, read
 from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run, felt
-from dd.samplers import EVERYWHERE, calls_per_step, steps_for
+from dd.samplers import EVERYWHERE, steps_for
 from dd.ui import explorer, transport
 from dd.ui.controls import (
     SCHEDULE_NAMES,
@@ -32,12 +32,13 @@ INTRO = (
     "before for exactly these settings."
 )
 DEFAULT = ["dirichlet/dirichlet", "d3pm-absorbing/ancestral", "d3pm-uniform/ancestral", "gaussian/ddpm"]
-HEADERS = ["Lane", "Calls", "Seconds here", "Bound, nats per image", "FID (floor)", "Class accuracy", "s per image"]
+HEADERS = ["Lane", "Calls", "Seconds", "Bound, nats per image", "FID (floor; samples)", "Class accuracy"]
 NOTE = (
-    "Seconds here are this run's, every lane with its share of the network's time. The rest was measured before, of "
-    "these weights: the bound on -log p without a class, which belongs to the process or, for samplers that follow it, "
-    "to its probability flow; and at exactly this setting, of samples of all classes, their distance to real images "
-    "(FID; the floor is that between two sets of real ones). Less of either is better."
+    "Seconds are this run's, every lane with its share of the network's time. The rest was measured before, of these "
+    "weights: the bound on -log p without a class and at temperature 1, which belongs to the process or, for samplers "
+    "that follow it, to its probability flow; and at exactly this setting, of samples of all classes, their distance "
+    "to real images (FID; the floor is that between two sets of real ones, and only FIDs of as many samples compare). "
+    "Less of either is better."
 )
 
 
@@ -141,7 +142,6 @@ def _row(run: Run, i: int, records: list[dict]) -> list[str]:
     """How long a lane took, and what is stored of exactly its settings; "not measured" where there is nothing."""
     made, lane, sha256 = run.recipe, run.recipe.lanes[i], run.networks[i].sha256
     steps = steps_for(made.steps, lane.method)
-    calls = steps * calls_per_step(lane.method)
     temperature = felt(made.temperature, lane.process)
     stored = find_samples(records, sha256, lane.process, lane.method, steps, made.guidance, temperature) or {}
     all_classes = made.label == "each" or not run.config["network"]["classes"]
@@ -154,7 +154,7 @@ def _row(run: Run, i: int, records: list[dict]) -> list[str]:
         return "not measured" if None in values else form.format(*values)
 
     return [
-        title(lane), str(calls), f"{seconds:.2f}", show(bound, "nll_nats", form="{:.2f}"),
-        show(stored, "fid", "fid_floor", form="{:.2f} ({:.2f})"), show(stored, "accuracy", form="{:.1%}"),
-        show(stored, "seconds_per_image", form="{:.3f}"),
+        title(lane), str(run.views[-1][i].calls), f"{seconds:.2f}", show(bound, "nll_nats", form="{:.2f}"),
+        show(stored, "fid", "fid_floor", "images", form="{:.2f} ({:.2f}; {:,})"),
+        show(stored, "accuracy", form="{:.1%}"),
     ]  # fmt: skip

@@ -25,14 +25,16 @@ def folder(tmp_path: Path, mnist_root: Path, monkeypatch: pytest.MonkeyPatch) ->
     return tmp_path
 
 
+FEW = ("--kinds", "bound", "samples")
+
+
 def run(folder: Path, *more: str) -> list[dict]:
     """Two processes at 2 and 4 calls, on six images."""
     argv = ["--checkpoints", str(folder / "toy"), "--classifier", str(folder / "judge"), "--device", "cpu"]
     argv += ["--data-root", str(folder / "data"), "--out", str(folder / "docs")]
     argv += ["--processes", "dirichlet", "d3pm-absorbing"]
-    script.main(
-        [*argv, "--calls", "4", "2", "--images", "6", "--bound-images", "6", "--steps-bound-images", "4", *more]
-    )
+    argv += ["--calls", "4", "2", "--images", "6", "--bound-images", "6", "--steps-bound-images", "4"]
+    script.main([*argv, "--flow-images", "4", *more])
     return results.read(folder / "docs" / "results.jsonl")
 
 
@@ -40,7 +42,8 @@ def test_every_cell_is_measured_once_and_looked_up(folder: Path, capsys: pytest.
     records = run(folder)
     samplers = len(process("dirichlet", 2, 784).methods) + len(process("d3pm-absorbing", 2, 784).methods)
     assert Counter(r["kind"] for r in records) == {
-        "bound": 2, "flow-bound": 1, "steps-bound": BUDGETS, "samples": BUDGETS * samplers,
+        "bound": 2, "flow-bound": 1, "steps-bound": BUDGETS + 1, "samples": BUDGETS * samplers,
+        "time": BUDGETS * samplers,
     }  # fmt: skip
     assert run(folder) == records  # nothing new, nothing twice
     sha256 = records[0]["sha256"]
@@ -53,27 +56,25 @@ def test_every_cell_is_measured_once_and_looked_up(folder: Path, capsys: pytest.
     assert results.find_bound(records, sha256, "d3pm-absorbing")["nll_nats"] > 0
     assert results.find_bound(records, sha256, "gaussian") is None
     needed = {"checkpoint", "sha256", "process", "sampler", "calls", "steps", "guidance", "images", "seed", "fid",
-              "fid_floor", "precision", "recall", "accuracy", "seconds_per_image", "machine", "split"}  # fmt: skip
+              "fid_floor", "precision", "recall", "accuracy", "machine", "split"}  # fmt: skip
     assert needed <= set(heun)
     assert all(heun[k] is not None for k in needed)
 
 
 def test_a_run_out_of_minutes_goes_on_where_it_stopped(folder: Path, capsys: pytest.CaptureFixture):
-    assert run(folder, "--minutes", "0") == []
+    assert run(folder, *FEW, "--minutes", "0") == []
     assert "run the same command again" in capsys.readouterr().out
-    whole = run(folder)
+    whole = run(folder, *FEW)
     path = folder / "docs" / "results.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:5]) + lines[5][:40])  # killed while writing the sixth
-    resumed = run(folder)
-    timeless = [{k: v for k, v in r.items() if k != "seconds_per_image"} for r in whole]
-    assert [{k: v for k, v in r.items() if k != "seconds_per_image"} for r in resumed] == timeless
+    assert run(folder, *FEW) == whole
 
 
 def test_other_weights_are_other_cells_and_the_page_shows_the_latest(folder: Path, capsys: pytest.CaptureFixture):
-    old = run(folder)
+    old = run(folder, *FEW)
     write_checkpoint(folder / "toy", seed=1)
-    records = run(folder)
+    records = run(folder, *FEW)
     assert len(records) == 2 * len(old)
     page = (folder / "docs" / "results.md").read_text()
     assert records[-1]["sha256"][:12] in page
@@ -90,7 +91,7 @@ def test_the_page_has_every_figure_and_leaves_the_rest_alone(folder: Path, capsy
     assert page.endswith("\n\nAfter.\n")
     assert "stale" not in page
     for sampler in ("dirichlet", "heun"):
-        row = {r["budget"]: r for r in records if r.get("sampler") == sampler}
+        row = {r["budget"]: r for r in records if r.get("sampler") == sampler and r["kind"] == "samples"}
         assert f"| dirichlet | {sampler} | {row[2]['fid']:.3g} | {row[4]['fid']:.3g} |" in page
         cell = row[4]
         figures = f"{cell['precision']:.3g} | {cell['recall']:.3g} | {cell['accuracy']:.3g}"
@@ -99,10 +100,12 @@ def test_the_page_has_every_figure_and_leaves_the_rest_alone(folder: Path, capsy
     bound = next(r for r in records if r["kind"] == "bound")
     assert f"{bound['nll_nats']:.2f} ± {bound['nll_stderr']:.2f}" in page
     chain = {r["steps"]: r for r in records if r["kind"] == "steps-bound" and r["process"] == "d3pm-absorbing"}
-    cells = " | ".join(f"{chain[n]['nll_nats']:.2f} ± {chain[n]['nll_stderr']:.2f}" for n in (2, 4))
+    cells = " | ".join(f"{chain[n]['nll_nats']:.2f} ± {chain[n]['nll_stderr']:.2f}" for n in (2, 4, 1000))
     assert f"| d3pm-absorbing | {cells} |" in page
     assert (docs / "fid-toy.png").read_bytes()[:4] == b"\x89PNG"
     assert "dirichlet · heun" in (docs / "fid-toy.svg").read_text()
+    seconds = {r["budget"]: r["seconds_per_image"] for r in records if r["kind"] == "time" and r["sampler"] == "heun"}
+    assert f"| dirichlet | heun | {seconds[2]:.3g} | {seconds[4]:.3g} |" in page
     run(folder)
     assert (docs / "results.md").read_text() == page
 
@@ -136,12 +139,22 @@ def test_a_missing_classifier_is_a_sentence(folder: Path):
 
 
 def test_another_judge_is_another_cell(folder: Path, capsys: pytest.CaptureFixture):
-    old = run(folder)
+    old = run(folder, *FEW)
     write_checkpoint(folder / "judge", seed=1, architecture="classifier", network={"K": 2, "channels": [4, 8]})
-    new = run(folder)[len(old) :]
+    new = run(folder, *FEW)[len(old) :]
     assert {r["kind"] for r in new} == {"samples"}
     assert len(new) == sum(r["kind"] == "samples" for r in old)
     assert {r["judge"] for r in new}.isdisjoint(r.get("judge") for r in old)
+
+
+def test_only_the_kinds_that_are_asked_for_are_measured(folder: Path, capsys: pytest.CaptureFixture):
+    records = run(folder, "--kinds", "time", "--classifier", str(folder / "nowhere"))
+    assert {r["kind"] for r in records} == {"time"}
+
+
+def test_a_network_is_only_asked_what_it_answers(folder: Path):
+    with pytest.raises(SystemExit, match="none of the checkpoints answers ddpm"):
+        run(folder, "--processes", "ddpm")
 
 
 def test_a_sampler_that_nothing_has_is_refused_with_a_sentence(folder: Path):

@@ -20,7 +20,7 @@ def test_results_are_those_of_these_very_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(about, "read", lambda: [bound, samples, other])
     text = about.results(models)
     assert "61.50 ± 0.25" in text
-    assert "1.25 (0.75)" in text
+    assert "1.25 (0.75; 9)" in text
     assert "95.5%" in text
     assert "absorbing" not in text
     monkeypatch.setattr(about, "read", list)
