@@ -28,6 +28,23 @@ SIZES = (64, 128, 256, 384, 512)
 MOST_BARS = 48
 LEAST_EDGE = 320  # pixels that the longer side of a map has at least, so that the codes of a face can be told apart
 
+# Gradio's slider listens to a mouse or a finger alone: its handle, once there is one, takes the keys of a slider.
+KEYS = """() => setTimeout(() => {
+  const handle = document.querySelector("#rebuild-slider [data-testid=slider]");
+  if (!handle || handle.tabIndex === 0) return;
+  Object.assign(handle, { tabIndex: 0, role: "slider", ariaLabel: "Where before ends and after begins" });
+  handle.addEventListener("keydown", (event) => {
+    const share = { ArrowLeft: -0.05, ArrowRight: 0.05, Home: -1, End: 1 }[event.key];
+    if (share === undefined) return;
+    event.preventDefault();
+    const box = handle.getBoundingClientRect(), x = box.left + box.width / 2, clientY = box.top + box.height / 2;
+    const to = x + share * handle.parentElement.clientWidth;
+    const drag = [[handle, "mousedown", x], [window, "mousemove", to], [window, "mouseup", to]];
+    for (const [target, kind, clientX] of drag)
+      target.dispatchEvent(new MouseEvent(kind, { bubbles: true, view: window, clientX, clientY }));
+  });
+}, 300)"""
+
 
 class Shown:
     """What a visitor is looking at; scale: of the maps, in pixels of the screen for one of the picture."""
@@ -141,6 +158,7 @@ def build(models: Models, engine: Engine) -> None:
     model.input(lambda name: _size(models, name), model, size, queue=False, **QUIET, **latest).then(
         on_rebuild, controls, results, **run
     )
+    slider.change(None, js=KEYS, api_visibility="private")
     codes.select(on_click, shown, [number, where, patch], **QUIET)
     number.submit(on_number, [shown, number], [where, patch], **QUIET)
     renew(shown, codes.select, number.submit)

@@ -77,17 +77,17 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
                 )  # fmt: skip
                 with gr.Row():
                     regions = [
-                        gr.Button(region, size="sm", min_width=50, elem_id=f"inpaint-{region.lower()}")
+                        gr.Button(region, size="sm", min_width=40, elem_id=f"inpaint-{region.lower()}")
                         for region in REGIONS
                     ]
             else:
                 with gr.Row():
                     canvas, damaged = (
                         gr.Image(
-                            label=label, interactive=False, height=190, min_width=130, format="png",
+                            label=label, interactive=False, height=170, min_width=130, format="png",
                             buttons=["download"], elem_id=f"restore-{elem_id}",
                         )
-                        for label, elem_id in (("As the model sees it", "canvas"), ("Noised to t", "damaged"))
+                        for label, elem_id in (("Picture", "canvas"), ("Noised to t", "damaged"))
                     )  # fmt: skip
             t = gr.Slider(
                 0.05, 1, 1.0 if inpaint else 0.5, step=0.01, label="Noise to time t",

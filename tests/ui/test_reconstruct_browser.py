@@ -1,5 +1,6 @@
 """Tab "Reconstruct" in a real browser: a real upload, bad uploads, a painted mask."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,20 @@ def test_a_photo_is_rebuilt_and_its_codes_can_be_clicked(tab):
     tab.wait_for_selector("#rebuild-usage svg rect")
     tab.locator("#rebuild-codes img").click(position={"x": 40, "y": 40})
     tab.wait_for_selector("text=/Code \\d+: \\d+ of \\d+ cells/", timeout=30_000)
+
+
+def test_the_slider_between_before_and_after_takes_keys(tab):
+    bring(tab, EXAMPLES / "coffee.jpg")
+    handle = tab.get_by_role("slider", name="Where before ends and after begins")
+    handle.wait_for(timeout=60_000)
+    cut = "document.querySelector('#rebuild-slider img.fixed').style.clipPath"
+    before = tab.evaluate(cut)
+    handle.focus()
+    tab.keyboard.press("ArrowRight")
+    tab.wait_for_function(f"{cut} !== {before!r}")
+    right = tab.evaluate(cut)
+    tab.keyboard.press("Home")
+    tab.wait_for_function(f"{cut} !== {right!r}")
 
 
 def test_a_file_that_is_no_picture_gets_a_sentence(tab, tmp_path):
@@ -89,10 +104,49 @@ def test_a_painted_part_is_generated_and_the_rest_stays(tab):
     assert len({state, noise, first_guess}) == 3
 
 
+def test_a_region_can_be_painted_without_a_pointer(tab):
+    tab.get_by_role("tab", name="Inpaint").click()
+    press_and_wait(tab, "#inpaint-made", "#inpaint-canvas")
+    tab.focus("#inpaint-top")
+    tab.keyboard.press("Enter")
+    set_slider(tab, "Steps", 4)
+    tab.wait_for_timeout(1000)
+    tab.click("#inpaint-run")
+    wait_done(tab, "inpaint-player")
+    with tab.expect_download(timeout=60_000) as download:
+        tab.click("#inpaint-json")
+    known = json.loads(Path(download.value.path()).read_text())["given"]["known"]
+    half = len(known) // 2
+    assert {cell for row in known[: half - 1] for cell in row} == {0}
+    assert {cell for row in known[half + 1 :] for cell in row} == {1}
+
+
+def test_a_bad_picture_to_restore_leaves_none(tab, tmp_path):
+    """And says so; the picture before it must not be restored in its place."""
+    fake = tmp_path / "photo.png"
+    fake.write_text("this is no picture")
+    tab.get_by_role("tab", name="Noise and restore").click()
+    press_and_wait(tab, "#restore-made", "#restore-canvas")
+    tab.wait_for_selector("#restore-damaged img", timeout=30_000)
+    tab.get_by_role("button", name="Bring a picture of your own").locator("visible=true").click()
+    tab.locator("#restore-upload input[type=file]").first.set_input_files(fake)
+    tab.wait_for_selector("#restore-note >> text=/not a picture that can be read/", timeout=30_000)
+    tab.wait_for_selector("#restore-canvas img", state="detached", timeout=30_000)
+    tab.click("#restore-run")
+    tab.wait_for_selector("text=/there is no picture yet/i", timeout=30_000)
+
+
 def test_a_noised_picture_is_restored(tab):
     tab.get_by_role("tab", name="Noise and restore").click()
     press_and_wait(tab, "#restore-made", "#restore-canvas")
+    noised = tab.wait_for_selector("#restore-damaged img", timeout=30_000).get_attribute("src")
+    set_slider(tab, "Noise to time t", 0.9)
+    tab.wait_for_function(f"document.querySelector('#restore-damaged img')?.src !== {noised!r}", timeout=30_000)
     set_slider(tab, "Steps", 8)
     tab.click("#restore-run")
     wait_done(tab, "restore-player")
     assert "step 8 of 8" in tab.locator("#restore-player").inner_text()
+    state, guess = tab.evaluate(PIXELS, "#restore-player")
+    assert state == guess
+    scrub(tab, "restore-player", 0)
+    assert tab.evaluate(PIXELS, "#restore-player")[0] != state
