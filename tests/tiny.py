@@ -62,4 +62,4 @@ def write_faces(root: Path) -> Path:
     vqvae = checkpoints.load(write_vqvae(root / "faces-vqvae"))
     data = {"source": "codes", "K": 8, "cells": "codes", "grid": [8, 8], "labels": ["neutral", "smiling"]}
     data |= {"vqvae": vqvae.name, "vqvae_sha256": vqvae.sha256}
-    return write_checkpoint(root / "faces", name="faces", network=FACES, data=data)
+    return write_checkpoint(root / "faces", name="faces", network=FACES, data=data, temperature=0.7)

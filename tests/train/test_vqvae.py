@@ -20,7 +20,7 @@ from dd import checkpoints, perceptual
 from dd.checkpoints import CheckpointError
 from dd.images import ImageError, open_image
 from tests.train.workers import assert_two_workers_train_one_network
-from train import cards, codes, evaluate_vqvae, loop, pictures, vqvae
+from train import cards, codes, evaluate, evaluate_vqvae, loop, pictures, vqvae
 from train.pictures import Pictures, celeba, find, split
 
 ROOT = Path(__file__).parents[2]
@@ -428,7 +428,8 @@ def test_retrieval_counts_own_originals():
 
 
 @needs_weights
-def test_evaluate_command_prints_one_json_object(trained, capsys):
+@pytest.mark.parametrize("command", [evaluate, evaluate_vqvae])
+def test_evaluate_command_prints_one_json_object(trained, capsys, command):
     folder = trained / "run" / "checkpoint"
     capsys.readouterr()
     evaluate_vqvae.main([str(folder), "--data", str(trained / "shapes"), "--size", "32", "--card", "--json"])

@@ -136,6 +136,7 @@ def test_what_generate_made_can_be_inpainted(visitor, root: Path):
     wait_done(visitor, "inpaint-player")
     assert canvas_size(visitor, "inpaint-player") == [2 * 34 - 2] * 2
     asked = recipe_of(visitor, "inpaint")
+    assert asked["temperature"] == 0.7  # that of the faces, not of the model that the tab began with
     cells = Run(Recipe.from_json(json.dumps(made)), Models(root)).exhaust()[0]
     given = torch.tensor(asked["given"]["cells"])
     assert torch.equal(given, cells[1])  # the image that was clicked
