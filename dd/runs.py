@@ -365,7 +365,7 @@ class Run:
         return torch.arange(n) % classes if label == "each" else torch.full((n,), label)
 
     def _start(self) -> Iterator[list[Frame]]:
-        runs = []
+        runs, self._starts = [], []
         lanes = zip(self.recipe.lanes, self.processes, self.generators, self._steps(), strict=True)
         for lane, process_, generator, steps in lanes:
             start = 1.0 if self.given is None else self.recipe.given.t
@@ -375,7 +375,12 @@ class Run:
             else:
                 x = process_.perturb(self.given, torch.full((len(self.given),), times[0]), generator)
             runs.append(reverse(process_, x, times, lane.method, generator, **lane.options))
+            self._starts.append((process_, x, times[0]))
         return race(runs, self._denoise)
+
+    def noised(self) -> list[np.ndarray]:
+        """The states that the lanes start from as pictures (B, h, w); the network is not asked for them."""
+        return [self._picture(*start) for start in self._starts]
 
     def _steps(self) -> list[int]:
         """Reverse steps of every lane: half as many for methods of two calls where calls are to be equal."""
@@ -430,9 +435,7 @@ class Run:
 
     def _view(self, frame: Frame, process_) -> View:
         start = time.perf_counter()
-        state = self.look.of_state(process_, frame.x, frame.t)
-        if process_.name == "d3pm-absorbing":
-            state = masked(state, frame.x == self.K, self.look.factor)
+        state = self._picture(process_, frame.x, frame.t)
         bits = None
         if process_.name in REGISTRY:
             bits = float(entropy(frame.p.clamp(min=1e-12).log()).mean()) / math.log(2)
@@ -440,6 +443,13 @@ class Run:
         milliseconds = 1000 * (frame.seconds + time.perf_counter() - start)
         calls = frame.calls * (1 if self.recipe.guidance == 1.0 or self.labels is None else 2)
         return View(frame.step, calls, frame.t, milliseconds, bits, state, guess)
+
+    def _picture(self, process_: Process, x: Tensor, t: float) -> np.ndarray:
+        """States x at time t, masked cells marked."""
+        state = self.look.of_state(process_, x, t)
+        if process_.name == "d3pm-absorbing":
+            state = masked(state, x == self.K, self.look.factor)
+        return state
 
     def exhaust(self) -> list[Tensor]:
         """Run to the end; the clean categories of every lane, (B, H, W)."""

@@ -163,6 +163,14 @@ def test_no_temperature_means_the_checkpoint_s_own_and_another_one_another_pictu
     assert not torch.equal(cool.cells[0], plain.exhaust()[0])
 
 
+@pytest.mark.parametrize("lane", [Lane(), Lane("gaussian", "ddim"), Lane("d3pm-absorbing", "ancestral")])
+def test_what_a_run_starts_from_can_be_seen_without_asking_the_network(models, lane):
+    run = Run(dataclasses.replace(BASE, lanes=(lane,)), models)
+    (noised,) = run.noised()
+    assert run.views == []
+    assert np.array_equal(noised, run.advance()[0].state)
+
+
 def test_guidance_counts_both_calls_of_a_query(models):
     plain, guided = (Run(dataclasses.replace(BASE, label=3, guidance=w), models) for w in (1.0, 2.0))
     for run, each in ((plain, 1), (guided, 2)):

@@ -141,7 +141,8 @@ def find_process(name: str, config: dict) -> Process:
 
 @dataclass(frozen=True)
 class Samples:
-    """Categories (N, H, W), the labels asked for (N,) or None, and how long an image took, in the median batch."""
+    """Categories (N, H, W), the labels asked for (N,) or None, and how long an image took: the (lower) median of full
+    batches, of which the first also compiles the network."""
 
     cells: Tensor
     labels: Tensor | None
@@ -178,7 +179,8 @@ def sample(
         n, start = min(batch, images - i), time.perf_counter()
         denoise = Denoiser(network, None if labels is None else labels[i : i + n], guidance, temperature=temperature)
         cells.append(generate(process_, denoise, (n, *grid_of(checkpoint.config["data"])), steps, generator, sampler))
-        seconds.append((time.perf_counter() - start) / n)
+        if n == batch or not seconds:
+            seconds.append((time.perf_counter() - start) / n)
     return Samples(torch.cat(cells), labels, median_low(seconds))
 
 

@@ -64,8 +64,8 @@ def machine(device: torch.device) -> str:
 def processes_of(checkpoint: Checkpoint, wanted: list[str] | None) -> list[Process]:
     """Those of them that its network answers, whatever it was trained on; all that there are by default."""
     config = checkpoint.config
-    names = wanted or [name for name in EVERY if suits(name, config["data"])]
-    found = [evaluate.find_process(name, config) for name in names]
+    names = wanted or EVERY
+    found = [evaluate.find_process(name, config) for name in names if suits(name, config["data"])]
     return [process_ for process_ in found if process_.architecture == config["architecture"]]
 
 
@@ -142,7 +142,7 @@ def _steps_bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Proces
 def _times(args: argparse.Namespace, cells: list[tuple[Checkpoint, Process, str, int]]) -> Iterator[Job]:
     for checkpoint, process_, sampler, calls in cells:
         setting = _setting(args, checkpoint, process_, "time") | _sampling(args, sampler, calls)
-        setting |= {"images": 2 * TIMED}
+        setting |= {"images": 2 * TIMED, "split": None}
         yield setting, _time_job(checkpoint, process_, setting)
 
 
@@ -260,8 +260,8 @@ def tables(records: list[Record]) -> str:
         for group in sorted(dict.fromkeys(map(_group, samples)), key=lambda group: -group[3]):  # most samples first
             out.append(_sample_tables([r for r in samples if _group(r) == group]))
         times = [r for r in mine if r["kind"] == "time"]
-        if times:
-            out.append(_time_table(times))
+        for guidance in dict.fromkeys(r["guidance"] for r in times):
+            out.append(_time_table([r for r in times if r["guidance"] == guidance]))
         if samples:
             out.append(f"![FID and time against network calls](fid-{name}.svg)\n")
     return "\n".join(out)
@@ -329,7 +329,9 @@ def _sample_tables(cells: list[Record]) -> str:
 
 def _time_table(times: list[Record]) -> str:
     machines = "; ".join(dict.fromkeys(r["machine"] for r in times))
-    head = f"Seconds per image by network calls, {TIMED} images at once, on {machines}:"
+    head = (
+        f"Seconds per image by network calls, guidance {times[0]['guidance']:g}, {TIMED} images at once, on {machines}:"
+    )
     return f"{head}\n\n{_by_calls(times, 'seconds_per_image')}"
 
 
@@ -367,6 +369,7 @@ def plot(name: str, records: list[Record], folder: Path) -> None:
     colours = {p: f"C{i}" for i, p in enumerate(dict.fromkeys(r["process"] for r in cells))}
     codes = "fid_rebuilt" in cells[0]
     panels = [("fid", f"FID ({'SqueezeNet' if codes else 'own classifier'})", cells)]
+    times = [r for r in times if r["guidance"] == cells[0]["guidance"]]
     panels += [("seconds_per_image", "seconds per image", times)] if times else []
     matplotlib.rcParams["svg.hashsalt"] = name
     figure, axes = pyplot.subplots(

@@ -43,7 +43,7 @@ class Clock:
         return torch.as_tensor(np.interp(v.numpy(), self._v, self._t))
 
     def apart(self, t: Tensor) -> Tensor:
-        """Falling times (N + 1,), moved where two of them would be the same step of a chain, so that each has its own.
+        """Falling times (N + 1,), some of them moved where several would be the same step of a chain: each has its own.
 
         The ends stay. Where the chain has fewer than N steps between them, nothing is moved.
         """
@@ -51,7 +51,8 @@ class Clock:
         if not self.whole or n[0] - n[-1] < len(n) - 1:
             return t
         i = torch.arange(len(n))  # n falls strictly where n + i does not rise
-        return self.t((n + i).flip(0).cummax(0).values.flip(0).clamp(max=n[0]) - i)
+        own = (n + i).flip(0).cummax(0).values.flip(0).clamp(max=n[0]) - i
+        return torch.where(own == n, t, self.t(own))
 
     def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """n stratified native times v and the density they were drawn with: (n,), (n,), float64.

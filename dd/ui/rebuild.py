@@ -2,6 +2,7 @@
 
 import html
 import math
+from contextlib import suppress
 
 import gradio as gr
 from PIL import Image
@@ -29,21 +30,28 @@ MOST_BARS = 48
 LEAST_EDGE = 320  # pixels that the longer side of a map has at least, so that the codes of a face can be told apart
 
 # Gradio's slider listens to a mouse or a finger alone: its handle, once there is one, takes the keys of a slider.
-KEYS = """() => setTimeout(() => {
-  const handle = document.querySelector("#rebuild-slider [data-testid=slider]");
-  if (!handle || handle.tabIndex === 0) return;
-  Object.assign(handle, { tabIndex: 0, role: "slider", ariaLabel: "Where before ends and after begins" });
-  handle.addEventListener("keydown", (event) => {
-    const share = { ArrowLeft: -0.05, ArrowRight: 0.05, Home: -1, End: 1 }[event.key];
-    if (share === undefined) return;
-    event.preventDefault();
-    const box = handle.getBoundingClientRect(), x = box.left + box.width / 2, clientY = box.top + box.height / 2;
-    const to = x + share * handle.parentElement.clientWidth;
-    const drag = [[handle, "mousedown", x], [window, "mousemove", to], [window, "mouseup", to]];
-    for (const [target, kind, clientX] of drag)
-      target.dispatchEvent(new MouseEvent(kind, { bubbles: true, view: window, clientX, clientY }));
-  });
-}, 300)"""
+KEYS = """() => {
+  const take = (tries) => {
+    const handle = document.querySelector("#rebuild-slider [data-testid=slider]");
+    if (!handle && tries > 0) return setTimeout(take, 300, tries - 1);
+    if (!handle || handle.tabIndex === 0) return;
+    const label = "Where before ends and after begins";
+    Object.assign(handle, { tabIndex: 0, role: "slider", ariaLabel: label, ariaValueNow: 50 });
+    handle.addEventListener("keydown", (event) => {
+      const share = { ArrowLeft: -0.05, ArrowRight: 0.05, Home: -1, End: 1 }[event.key];
+      if (share === undefined) return;
+      event.preventDefault();
+      const box = handle.getBoundingClientRect(), x = box.left + box.width / 2, clientY = box.top + box.height / 2;
+      const to = x + share * handle.parentElement.clientWidth;
+      const drag = [[handle, "mousedown", x], [window, "mousemove", to], [window, "mouseup", to]];
+      for (const [target, kind, clientX] of drag)
+        target.dispatchEvent(new MouseEvent(kind, { bubbles: true, view: window, clientX, clientY }));
+      const cut = document.querySelector("#rebuild-slider img.fixed").style.clipPath;
+      handle.ariaValueNow = Math.round(parseFloat(cut.split(" ").pop()));
+    });
+  };
+  take(20);
+}"""
 
 
 class Shown:
@@ -166,9 +174,10 @@ def build(models: Models, engine: Engine) -> None:
 
 def warm_up(models: Models, engine: Engine) -> None:
     """Load what the tab begins with while its visitor looks for a picture: the VQ-VAE and LPIPS take seconds."""
-    for name in models.names("vqvae")[-1:]:
-        engine.aside(models.vqvae, name)
-        engine.aside(perceptual.why_unavailable)
+    with suppress(ValueError):  # what is wrong with a checkpoint is said when a picture is to be rebuilt
+        for name in models.names("vqvae")[-1:]:
+            engine.aside(models.vqvae, name)
+            engine.aside(perceptual.why_unavailable)
 
 
 def result(label: str, elem_id: str | None = None) -> gr.Image:

@@ -54,6 +54,20 @@ PAINT = "#d98c00"
 PAINTED = 0.25  # share of a cell under the brush from which it counts as painted over
 
 
+class Chosen:
+    """The picture of a visitor's tab, changed in place: who renews the state cannot bring an older one back.
+
+    name: of the model that it is for; cells: None while there is none; uploaded: whether the visitor brought it.
+    """
+
+    def __init__(self, name: str | None = None, cells: Cells | None = None):
+        self.name, self.cells, self.uploaded = name, cells, False
+
+    def set(self, name: str, cells: Cells | None, uploaded: bool = False) -> "Chosen":
+        self.name, self.cells, self.uploaded = name, cells, uploaded
+        return self
+
+
 def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) -> None:
     prefix = "inpaint" if inpaint else "restore"
     names = sorted(models.names(), key=lambda name: "vqvae" not in models.config(name)["data"])
@@ -115,7 +129,7 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
         layers = [] if known is None else [painted_over(known)]
         return {"background": large, "layers": layers, "composite": large} if inpaint else large
 
-    def on_made(name: str, wanted: str) -> tuple:
+    def on_made(name: str, wanted: str, chosen: Chosen | None) -> tuple:
         classes = models.config(name)["network"]["classes"]
         label = wanted if wanted not in ("any", "each") else random.randrange(classes) if classes else "any"
         try:
@@ -125,9 +139,12 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
                 engine.step(run).result()
         except ValueError as error:
             raise refuse(error) from error
-        return chosen_of(name, run.cells[0][0])
+        chosen = chosen or Chosen(name)
+        if chosen.name != name:  # another model was chosen meanwhile
+            return gr.skip(), gr.skip(), gr.skip()
+        return shown(chosen, name, run.cells[0][0])
 
-    def on_take(session: Session | None) -> tuple:
+    def on_take(session: Session | None, chosen: Chosen | None) -> tuple:
         try:
             name, cells = (session or Session()).chosen()
         except ValueError as error:
@@ -135,51 +152,53 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
         processes = gr.Dropdown(process_choices(models, name, inpaint), value="dirichlet")
         classes = gr.Dropdown(class_choices(models, name), value="any")
         own = checkpoints.temperature(models.config(name))
-        picture_of = (name, cells, False), show(name, cells), MIDDLE
-        return name, *picture_of, processes, first_method("dirichlet"), classes, own
+        taken = (chosen or Chosen()).set(name, cells), show(name, cells), MIDDLE
+        return name, *taken, processes, first_method("dirichlet"), classes, own
 
-    def on_picture(path: str | None, name: str, chosen: tuple | None) -> tuple:
+    def on_picture(path: str | None, name: str, chosen: Chosen | None) -> tuple:
         """A picture that is taken away leaves one that came from elsewhere alone."""
-        if path is None and chosen is not None and not chosen[2]:
-            return gr.skip(), gr.skip(), MIDDLE
-        return on_model(path, name)
+        if path is None and chosen is not None and not chosen.uploaded:
+            return chosen, gr.skip(), MIDDLE
+        return on_model(path, name, chosen)
 
-    def on_model(path: str | None, name: str) -> tuple:
+    def on_model(path: str | None, name: str, chosen: Chosen | None) -> tuple:
+        chosen = (chosen or Chosen()).set(name, None)
         if path is None:
-            return None, None, MIDDLE
+            return chosen, None, MIDDLE
         try:
             H, W = grid_of(models.config(name)["data"])
             cells = engine.do(models.look(name).read, open_image(path), H, W)
         except ValueError as error:
             sentence = html.escape(str(error), quote=False)
             gr.Warning(sentence, duration=12)
-            return None, None, f"**{sentence}**"
-        return chosen_of(name, cells, uploaded=True)
+            return chosen, None, f"**{sentence}**"
+        return shown(chosen, name, cells, uploaded=True)
 
-    def chosen_of(name: str, cells: torch.Tensor, uploaded: bool = False) -> tuple:
-        """A picture (H, W) of that model as `chosen` has it, as the canvas shows it, and the note on uploads."""
+    def shown(chosen: Chosen, name: str, cells: torch.Tensor, uploaded: bool = False) -> tuple:
+        """A picture (H, W) of that model, chosen from now on, as the canvas shows it, and the note on uploads."""
         rows = tuple(map(tuple, cells.tolist()))
-        return (name, rows, uploaded), show(name, rows), MIDDLE
+        return chosen.set(name, rows, uploaded), show(name, rows), MIDDLE
 
-    def on_region(chosen: tuple | None, region: str) -> dict:
-        if chosen is None:
+    def on_region(chosen: Chosen | None, region: str) -> dict:
+        if chosen is None or chosen.cells is None:
             raise refuse(RecipeError(NOTHING_YET))
-        name, cells, _ = chosen
-        return show(name, cells, outside(region, len(cells), len(cells[0])))
+        cells = chosen.cells
+        return show(chosen.name, cells, outside(region, len(cells), len(cells[0])))
 
-    def on_noise(*values: object) -> Image.Image | None:
+    def on_noise(name: str, chosen: Chosen | None, *values: object) -> Image.Image | dict | None:
         """What the run will start from: its first picture, noised."""
-        try:
-            run = engine.do(Run, to_recipe(*values), models)
-            noised = tiled(engine.step(run).result()[0].state[:1])
-            return Image.fromarray(noised).resize((EDGE, EDGE), Image.Resampling.NEAREST)
-        except ValueError:
+        if chosen is None or chosen.cells is None:
             return None
+        try:
+            noised = engine.do(lambda: Run(to_recipe(name, chosen, *values), models).noised()[0])
+        except ValueError:  # a process just chosen, whose sampler is still to come
+            return gr.skip()
+        return Image.fromarray(tiled(noised[:1])).resize((EDGE, EDGE), Image.Resampling.NEAREST)
 
     def to_recipe(name, chosen, canvas, t, process, sampler, steps, images, label, temperature, seed) -> Recipe:
-        of, cells, _ = chosen or (None, None, None)
-        if of != name:  # a picture that another model's network has made may come late
+        if chosen is None or chosen.cells is None or chosen.name != name:
             raise RecipeError(NOTHING_YET)
+        cells = chosen.cells
         known = known_cells(canvas, len(cells), len(cells[0])) if inpaint else None
         made = recipe(name, [Lane(process, sampler)], steps, images, label, 1.0, temperature, seed)
         return Recipe(**{**vars(made), "given": Given(cells, known, t)})
@@ -190,7 +209,7 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
         loaded, lane, given = run.recipe, run.recipe.lanes[0], run.recipe.given
         name = loaded.checkpoint
         return [
-            name, (name, given.cells, False), show(name, given.cells, given.known), given.t,
+            name, Chosen(name, given.cells), show(name, given.cells, given.known), given.t,
             gr.Dropdown(process_choices(models, name, inpaint), value=lane.process),
             gr.Dropdown(method_choices(lane.process), value=lane.method), loaded.steps, loaded.images,
             gr.Dropdown(class_choices(models, name), value=str(loaded.label)), loaded.temperature,
@@ -201,20 +220,20 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
     transport.connect(buttons, load, stage, session, form, models, engine)
     pictured = {"show_progress": "minimal", "show_progress_on": canvas, "api_visibility": "private"}
     read = [chosen, canvas, note]
-    making = made.click(on_made, [model, label], read, **pictured)
-    take.click(on_take, generated, [model, *read, process, sampler, label, temperature], **pictured)
+    making = made.click(on_made, [model, label, chosen], read, **pictured)
+    take.click(on_take, [generated, chosen], [model, *read, process, sampler, label, temperature], **pictured)
     reading = picture.change(on_picture, [picture, model, chosen], read, **pictured)
-    model.input(on_model, [picture, model], read, cancels=[making, reading], queue=False, **pictured)
+    model.input(on_model, [picture, model, chosen], read, cancels=[making, reading], queue=False, **pictured)
     if inpaint:
         looks = [button.click for button in regions]
         for button in regions:
             button.click(on_region, [chosen, button], canvas, **pictured)
     else:
-        looks = [canvas.change, t.change, process.change, seed.change]
+        looks = [what.change for what in (canvas, t, process, sampler, images, seed)]
         gr.on(looks, on_noise, controls, damaged, trigger_mode="always_last", **QUIET)
     process.input(first_method, process, sampler, queue=False, **QUIET)
     process.change(lambda name: gr.Slider(visible=name not in OWN_NETWORK), process, temperature, queue=False, **QUIET)
-    transport.renew(chosen, buttons.run.click, buttons.step.click, picture.change, *looks)
+    transport.renew(chosen, buttons.run.click, buttons.step.click, *looks)
     transport.renew(generated, take.click)
 
 

@@ -432,7 +432,7 @@ def test_retrieval_counts_own_originals():
 def test_evaluate_command_prints_one_json_object(trained, capsys, command):
     folder = trained / "run" / "checkpoint"
     capsys.readouterr()
-    evaluate_vqvae.main([str(folder), "--data", str(trained / "shapes"), "--size", "32", "--card", "--json"])
+    command.main([str(folder), "--data", str(trained / "shapes"), "--size", "32", "--card", "--json"])
     result = json.loads(capsys.readouterr().out)
     assert {"psnr", "ssim", "lpips", "usage", "bits_per_pixel", "images", "fid", "retrieved"} <= set(result)
     assert 0 <= result["retrieved_by_place"] <= 1

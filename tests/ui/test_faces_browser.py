@@ -219,6 +219,10 @@ def test_what_was_inpainted_comes_back_by_its_recipe(visitor, other, root: Path,
 def test_what_was_restored_comes_back_by_its_recipe(visitor, other, tmp_path):
     open_tab(visitor, "Reconstruct", "Noise and restore")
     visitor.click("#restore-made")
+    noised = visitor.wait_for_selector("#restore-damaged img", timeout=60_000).get_attribute("src")
+    choose(visitor, "Process", "Gaussian on one-hots")  # whose sampler is chosen a moment later
+    visitor.wait_for_function(f"document.querySelector('#restore-damaged img')?.src !== {noised!r}", timeout=30_000)
+    assert visitor.locator("#restore-damaged img").count() == 1
     visitor.locator("[data-testid='image'] img, .image-frame img").locator("visible=true").first.wait_for()
     set_slider(visitor, "Steps", 4)
     set_slider(visitor, "Noise to time t", 0.7)
