@@ -224,14 +224,15 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
     take.click(on_take, [generated, chosen], [model, *read, process, sampler, label, temperature], **pictured)
     reading = picture.change(on_picture, [picture, model, chosen], read, **pictured)
     model.input(on_model, [picture, model, chosen], read, cancels=[making, reading], queue=False, **pictured)
+    process_chosen = process.input(first_method, process, sampler, queue=False, **QUIET)
     if inpaint:
         looks = [button.click for button in regions]
         for button in regions:
             button.click(on_region, [chosen, button], canvas, **pictured)
     else:
-        looks = [what.change for what in (canvas, t, process, sampler, images, seed)]
+        looks = [canvas.change, t.change, sampler.input, images.change, seed.change]
         gr.on(looks, on_noise, controls, damaged, trigger_mode="always_last", **QUIET)
-    process.input(first_method, process, sampler, queue=False, **QUIET)
+        process_chosen.then(on_noise, controls, damaged, **QUIET)  # when its sampler has come, too
     process.change(lambda name: gr.Slider(visible=name not in OWN_NETWORK), process, temperature, queue=False, **QUIET)
     transport.renew(chosen, buttons.run.click, buttons.step.click, *looks)
     transport.renew(generated, take.click)
