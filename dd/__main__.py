@@ -25,6 +25,7 @@ def sample(args: argparse.Namespace) -> None:
             label=args.label if args.label in ("any", "each") else _number(args.label),
             guidance=args.guidance,
             temperature=args.temperature,
+            tilt=args.tilt,
             seed=args.seed,
         )
     run = Run(recipe, Models(Path(args.checkpoint).resolve().parent, args.device))
@@ -76,6 +77,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     s.add_argument("--label", default="each", help='class number, "each" in turn or "any"')
     s.add_argument("--guidance", default=1.0, help="classifier-free guidance")
     s.add_argument("--temperature", help="below 1: surer, fewer specks, less variety (default: as the checkpoint says)")
+    s.add_argument("--tilt", help="of the temperature: above 0 lower late, at the details (default: the checkpoint's)")
     s.add_argument("--option", action="append", default=[], metavar="NAME=NUMBER", help="stretch, below, eta, ...")
     s.add_argument(
         "--schedule", default="default", help="where the steps go: cosine, information, native or (gaussian) nichol"

@@ -13,7 +13,12 @@ NEIGHBOURS = 3  # k of precision and recall, as in Kynkaanniemi et al. 2019
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) of feature sets a (N, D), b (M, D) (Heusel et al. 2017).
+    """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) of feature sets a (N, D), b (M, D) (Heusel et al. 2017)."""
+    return sum(frechet_parts(a, b))
+
+
+def frechet_parts(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """|mu_a - mu_b|^2 and tr(S_a + S_b - 2 (S_a S_b)^(1/2)).
 
     With centred features X = Q R and S = R^T R, tr (S_a S_b)^(1/2) is the nuclear norm of R_a R_b^T: nothing is squared
     or inverted, so singular covariances (dead features, N < D) are as exact as any.
@@ -21,7 +26,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     mu_a, R_a = _moments(a)
     mu_b, R_b = _moments(b)
     cross = torch.linalg.matrix_norm(R_a @ R_b.T, ord="nuc")
-    return float((mu_a - mu_b).square().sum() + R_a.square().sum() + R_b.square().sum() - 2 * cross)
+    return float((mu_a - mu_b).square().sum()), float(R_a.square().sum() + R_b.square().sum() - 2 * cross)
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """Measured figures of the shipped checkpoints, looked up and never invented: docs/results.jsonl, one record a line.
 
 The file is written by `python -m train.results`. A cell is one setting of checkpoint (by the hash of its weights),
-process, sampler, steps, guidance and temperature; a bound belongs to checkpoint and process, that of a probability
-flow to the samplers that follow the flow.
+process, sampler, steps, guidance, temperature and tilt; a bound belongs to checkpoint and process, that of a
+probability flow to the samplers that follow the flow.
 """
 
 import json
@@ -28,6 +28,11 @@ def read(path: str | Path = RESULTS) -> list[dict[str, Any]]:
     return records
 
 
+def matches(record: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether a record is of that setting; those from before there was a tilt had none."""
+    return all(({"tilt": 0.0} | record).get(key) == value for key, value in wanted.items())
+
+
 def find_samples(
     records: list[dict[str, Any]],
     sha256: str,
@@ -36,11 +41,12 @@ def find_samples(
     steps: int,
     guidance: float = 1.0,
     temperature: float = 1.0,
+    tilt: float = 0.0,
 ) -> dict[str, Any] | None:
     """FID, recall, accuracy of exactly that setting, from the most images; None: not measured."""
     wanted = {
         "kind": "samples", "sha256": sha256, "process": process, "sampler": sampler, "steps": steps,
-        "guidance": guidance, "temperature": temperature,
+        "guidance": guidance, "temperature": temperature, "tilt": tilt,
     }  # fmt: skip
     return _best(records, wanted)
 
@@ -56,6 +62,6 @@ def find_bound(records: list[dict[str, Any]], sha256: str, process: str, sampler
 
 def _best(records: list[dict[str, Any]], wanted: dict[str, Any]) -> dict[str, Any] | None:
     """The matching record of most images, the test split before the held-out one, the latest of equals."""
-    matches = [r for r in records if all(r.get(k) == v for k, v in wanted.items())]
-    ranked = sorted(matches, key=lambda r: (r["split"] == "test", r["images"]))
+    found = [r for r in records if matches(r, wanted)]
+    ranked = sorted(found, key=lambda r: (r["split"] == "test", r["images"]))
     return ranked[-1] if ranked else None

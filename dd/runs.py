@@ -30,16 +30,16 @@ from dd.samplers import Denoiser, Frame, default_grid, grids, race, reverse, ste
 MAX_STEPS, MAX_IMAGES, MAX_LANES = 500, 64, 4
 MAX_WORK = 40_000  # steps x images x lanes of one run
 MAX_GUIDANCE = 10.0
-TEMPERATURES = 0.1, 2.0  # least and most
+TEMPERATURES, TILTS = (0.1, 2.0), (-2.0, 2.0)  # least and most
 
 
 class RecipeError(ValueError):
     """A recipe that cannot be run; the message says what was wrong and what to do."""
 
 
-def felt(temperature: float, process_name: str) -> float:
-    """The temperature of a lane: a network that regresses intensities, the DDPM's, has none."""
-    return 1.0 if process_name in OWN_NETWORK else temperature
+def felt(temperature: float, tilt: float, process_name: str) -> tuple[float, float]:
+    """Temperature and tilt of a lane: a network that regresses intensities, the DDPM's, has none."""
+    return (1.0, 0.0) if process_name in OWN_NETWORK else (temperature, tilt)
 
 
 Cells = tuple[tuple[int, ...], ...]  # categories, or other whole numbers, of H rows of W cells
@@ -78,7 +78,7 @@ class Given:
 @dataclass(frozen=True)
 class Recipe:
     """Everything a picture depends on. label: a class index, "any" (no class given) or "each" (0, 1, 2, ... in turn).
-    temperature: see dd.samplers.Denoiser; None for the one that was chosen for the checkpoint.
+    temperature, tilt: see dd.samplers.Denoiser; None for what was chosen for the checkpoint.
 
     equal_calls: methods that call the network twice a step take half the steps, so that lanes cost the same.
     sha256: of the weights that made the picture, filled in when a run is saved.
@@ -91,6 +91,7 @@ class Recipe:
     label: int | str = "each"
     guidance: float = 1.0
     temperature: float | None = 1.0
+    tilt: float | None = 0.0
     seed: int = 0
     equal_calls: bool = False
     sha256: str = ""
@@ -140,6 +141,15 @@ def real(value: object, name: str, low: float, high: float) -> float:
     return number
 
 
+def warmth(config: dict[str, Any], temperature: float | None, tilt: float | None) -> tuple[float, float]:
+    """Temperature and tilt (dd.samplers.Denoiser), those of a checkpoint's configuration for None; RecipeError."""
+    T = real(checkpoints.temperature(config) if temperature is None else temperature, "Temperature", *TEMPERATURES)
+    k = real(checkpoints.tilt(config, T) if tilt is None else tilt, "Tilt", *TILTS)
+    if T - abs(k) / 2 < TEMPERATURES[0]:
+        raise RecipeError(f"with a tilt of {k:g} the temperature must be at least {abs(k) / 2 + TEMPERATURES[0]:g}")
+    return T, k
+
+
 def check(recipe: Recipe, config: dict[str, Any]) -> Recipe:
     """The recipe with every field validated and converted for a model of this configuration; raises RecipeError."""
     classes, data = config["network"]["classes"], config["data"]
@@ -148,8 +158,7 @@ def check(recipe: Recipe, config: dict[str, Any]) -> Recipe:
     images = whole(recipe.images, "The number of images", 1, MAX_IMAGES)
     seed = whole(recipe.seed, "The seed", 0, 2**31 - 1)
     guidance = real(recipe.guidance, "Guidance", 0.0, MAX_GUIDANCE)
-    own = checkpoints.temperature(config) if recipe.temperature is None else recipe.temperature
-    temperature = real(own, "Temperature", *TEMPERATURES)
+    temperature, tilt = warmth(config, recipe.temperature, recipe.tilt)
     label = recipe.label
     if not classes:
         label = "any"
@@ -166,12 +175,12 @@ def check(recipe: Recipe, config: dict[str, Any]) -> Recipe:
     for lane in lanes:
         if not suits(lane.process, data):
             raise RecipeError(NO_ORDER.format(lane.process))
-    if all(felt(temperature, lane.process) == 1.0 for lane in lanes):
-        temperature = 1.0
+    if all(lane.process in OWN_NETWORK for lane in lanes):
+        temperature, tilt = 1.0, 0.0
     given = None if recipe.given is None else _check_given(recipe.given, K, H, W)
     return dataclasses.replace(
-        recipe, steps=steps, images=images, seed=seed, guidance=guidance, temperature=temperature, label=label,
-        lanes=lanes, given=given,
+        recipe, steps=steps, images=images, seed=seed, guidance=guidance, temperature=temperature, tilt=tilt,
+        label=label, lanes=lanes, given=given,
     )  # fmt: skip
 
 
@@ -355,8 +364,8 @@ class Run:
         self.cells: list[Tensor] | None = None
 
     def _denoiser(self, checkpoint: Checkpoint, process_: Process, known: Tensor | None) -> Denoiser:
-        temperature = felt(self.recipe.temperature, process_.name)
-        return Denoiser(checkpoint.network, self.labels, self.recipe.guidance, known, temperature)
+        warmth = felt(self.recipe.temperature, self.recipe.tilt, process_.name)
+        return Denoiser(checkpoint.network, self.labels, self.recipe.guidance, known, *warmth)
 
     def _labels(self, classes: int) -> Tensor | None:
         n, label = self.recipe.images, self.recipe.label

@@ -20,6 +20,7 @@ EVERYWHERE = ("cosine", "information", "native")  # schedules that every process
 GRIDS = (*EVERYWHERE, "nichol")
 TWO_CALLS = ("heun", "langevin")  # second-order and corrected methods ask for the network twice a step
 CERTAIN = 1e3  # log-evidence of a known cell: finite, so that it can be added to anything
+Asked = Callable[[Tensor, Tensor], Tensor]  # f (B, K, H, W) for evidence (B, K, H, W) and times (B,)
 
 
 @dataclass(frozen=True)
@@ -126,8 +127,9 @@ class Denoiser:
 
     label: (B,) classes or None for "any"; evidence of n B images gets the labels n times over (lanes of a race).
     guidance w: f = f_any + w (f_label - f_any); w = 1 is the plain conditional model and costs one call.
-    temperature T: f / T in the place of f. softmax(f) is what the network believes of a cell from all the others, and
-    becomes softmax(f)^(1/T), normalised; the cell's own evidence is exact and stays as it is.
+    temperature T, tilt k: f / T(t) in the place of f, T(t) = T + k (t - 1/2). softmax(f) is what the network believes
+    of a cell from all the others, and becomes softmax(f)^(1/T(t)), normalised; the cell's own evidence is exact and
+    stays as it is. Early, near t = 1, composition is decided, late the details.
     known: (B, H, W) categories, -1 where a cell is not known. Known cells are certain at every time (inpainting).
     """
 
@@ -138,20 +140,25 @@ class Denoiser:
         guidance: float = 1.0,
         known: Tensor | None = None,
         temperature: float = 1.0,
+        tilt: float = 0.0,
     ):
         self.network, self.label, self.guidance, self.known = network, label, guidance, known
-        self.temperature = temperature
+        self.temperature, self.tilt = temperature, tilt
         self.device = next(network.parameters()).device
 
     @torch.inference_mode()
-    def __call__(self, evidence: Tensor) -> Tensor:
-        """f for evidence (B, K, H, W); float32, on the evidence's device."""
+    def __call__(self, evidence: Tensor, t: Tensor | None = None) -> Tensor:
+        """f for evidence (B, K, H, W); float32, on the evidence's device. t: its times (B,), which a tilt needs."""
         l = evidence
         if self.known is not None:
             known = self.known.repeat(len(l) // len(self.known), 1, 1)[:, None]
             certain = torch.zeros_like(l).scatter_(1, known.clamp(min=0), CERTAIN)
             l = torch.where(known >= 0, certain, l)
-        f = self._guided(l.to(self.device)).float().to(evidence.device) / self.temperature
+        f = self._guided(l.to(self.device)).float().to(evidence.device)
+        if self.tilt:
+            f = f / (self.temperature + self.tilt * (t.to(f) - 0.5)).view(-1, 1, 1, 1)
+        else:
+            f = f / self.temperature
         return f if self.known is None else torch.where(known >= 0, certain, f)
 
     def _guided(self, l: Tensor) -> Tensor:
@@ -175,14 +182,12 @@ class Denoiser:
             return self.network(*inputs)
 
 
-def frames(run: Generator[Query, Tensor, None], denoise: Callable[[Tensor], Tensor]) -> Iterator[Frame]:
+def frames(run: Generator[Query, Tensor, None], denoise: Asked) -> Iterator[Frame]:
     """Drive one sampler: a frame per reverse step, the first one before any step."""
     return (lane[0] for lane in race([run], denoise))
 
 
-def race(
-    runs: list[Generator[Query, Tensor, None]], denoise: Callable[[Tensor], Tensor] | list[Callable[[Tensor], Tensor]]
-) -> Iterator[list[Frame]]:
+def race(runs: list[Generator[Query, Tensor, None]], denoise: Asked | list[Asked]) -> Iterator[list[Frame]]:
     """Drive several samplers in lockstep: all evidence for the same network goes through it as one batch.
 
     denoise: the network of all lanes, or a list with one for each. Methods that call the network twice a step share
@@ -197,7 +202,8 @@ def race(
         for network in {id(denoisers[i]): denoisers[i] for i in lanes}.values():
             together = [i for i in lanes if denoisers[i] is network]
             start = time.perf_counter()
-            answers = network(torch.cat([queries[i].evidence for i in together]))
+            t = torch.cat([torch.full((len(queries[i].x),), queries[i].t) for i in together])
+            answers = network(torch.cat([queries[i].evidence for i in together]), t)
             seconds = time.perf_counter() - start
             for i, f_i in zip(together, answers.split([len(queries[i].x) for i in together]), strict=True):
                 f[i] = f_i
@@ -231,7 +237,7 @@ def race(
 
 def generate(
     process: Process,
-    denoise: Callable[[Tensor], Tensor],
+    denoise: Asked,
     shape: tuple[int, int, int],
     steps: int,
     generator: torch.Generator,

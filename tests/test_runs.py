@@ -119,6 +119,7 @@ def test_masked_cells_are_shown_as_masked(models):
         ({"guidance": -1}, "Guidance"),
         ({"temperature": 0}, "Temperature"),
         ({"temperature": float("nan")}, "Temperature"),
+        ({"tilt": float("inf")}, "Tilt"),
         ({"seed": -1}, "seed"),
         ({"seed": 0.5}, "seed"),
         ({"checkpoint": "nowhere"}, "no model"),
@@ -163,6 +164,18 @@ def test_no_temperature_means_the_checkpoint_s_own_and_another_one_another_pictu
     assert not torch.equal(cool.cells[0], plain.exhaust()[0])
 
 
+def test_the_tilt_is_the_checkpoint_s_own_where_none_is_named_but_for_a_network_as_it_was_trained(tmp_path):
+    write_checkpoint(tmp_path / "cool", temperature=0.8, tilt=-0.4)
+    models, recipe = Models(tmp_path), dataclasses.replace(BASE, checkpoint="cool", temperature=None, tilt=None)
+    own, even = Run(recipe, models), Run(dataclasses.replace(recipe, tilt=0.0), models)
+    assert (own.recipe.temperature, own.recipe.tilt) == (0.8, -0.4)
+    assert not torch.equal(own.exhaust()[0], even.exhaust()[0])
+    trained = Run(dataclasses.replace(recipe, temperature=1.0), models)
+    assert (trained.recipe.temperature, trained.recipe.tilt) == (1.0, 0.0)
+    with pytest.raises(RecipeError, match="the temperature must be at least"):
+        Run(dataclasses.replace(recipe, tilt=1.9), models)
+
+
 @pytest.mark.parametrize("lane", [Lane(), Lane("gaussian", "ddim"), Lane("d3pm-absorbing", "ancestral")])
 def test_what_a_run_starts_from_can_be_seen_without_asking_the_network(models, lane):
     run = Run(dataclasses.replace(BASE, lanes=(lane,)), models)
@@ -180,8 +193,9 @@ def test_guidance_counts_both_calls_of_a_query(models):
 
 def test_a_recipe_from_before_there_was_a_temperature_has_one_of_1(models):
     old = json.loads(BASE.to_json())
-    del old["temperature"]
-    assert Recipe.from_json(json.dumps(old)).temperature == 1.0
+    del old["temperature"], old["tilt"]
+    read = Recipe.from_json(json.dumps(old))
+    assert (read.temperature, read.tilt) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize(("method", "own"), [("euler", "cosine"), ("heun", "native")])

@@ -124,6 +124,26 @@ def test_temperature_raises_the_law_of_a_cell_to_a_power(name: str, method: str)
     assert float((torch.bincount(x.flatten(), minlength=3) / x.numel() - tempered).abs().sum() / 2) < 0.03
 
 
+def test_a_tilted_temperature_is_that_of_the_time_when_a_cell_is_drawn() -> None:
+    """A masked cell is drawn at a time that is uniform in t, so its law is the mean of q^(1/T(t)) over t."""
+    q, generator = torch.tensor([0.5, 0.3, 0.2]), torch.Generator().manual_seed(7)
+    chain = process("d3pm-absorbing", 3, 1)
+    for tilt in (-0.6, 0.6):
+        denoise = Denoiser(Independent(q), temperature=0.5, tilt=tilt)
+        x = generate(chain, denoise, (1, 40_000, 1), 64, generator)
+        T = 0.5 + tilt * (torch.linspace(0, 1, 1001)[:, None] - 0.5)
+        law = torch.softmax(q.log() / T, 1).mean(0)
+        assert float((torch.bincount(x.flatten(), minlength=3) / x.numel() - law).abs().sum() / 2) < 0.01
+
+
+def test_a_tilt_leaves_the_middle_of_the_way_alone() -> None:
+    f, l = Independent(torch.tensor([0.5, 0.3, 0.2])).requires_grad_(False), torch.zeros(3, 3, 1, 1)
+    t = torch.tensor([1.0, 0.5, 0.0])
+    assert torch.equal(Denoiser(f)(l, t), f(l))
+    ratio = f(l) / Denoiser(f, temperature=0.75, tilt=0.5)(l, t)
+    assert torch.allclose(ratio, torch.tensor([1.0, 0.75, 0.5]).view(3, 1, 1, 1))
+
+
 @pytest.mark.parametrize(("name", "method"), SAMPLERS)
 def test_same_seed_same_picture(name: str, method: str) -> None:
     toy = three_cells()
@@ -206,7 +226,8 @@ def test_lanes_of_one_network_share_every_call() -> None:
     """Three lanes with one or two calls a step: as many calls as the most that any of them makes."""
     toy, asked = three_cells(), []
 
-    def count(l: torch.Tensor) -> torch.Tensor:
+    def count(l: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        assert len(t) == len(l)
         asked.append(len(l))
         return toy.denoise(l)
 
@@ -256,7 +277,7 @@ def test_query_is_what_the_network_sees() -> None:
 def test_lanes_share_the_time_of_their_calls_by_size_and_a_lane_that_has_ended_takes_none() -> None:
     process_, toy = process("d3pm-uniform", 3, 3), three_cells()
 
-    def slow(l: torch.Tensor) -> torch.Tensor:
+    def slow(l: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         time.sleep(0.04)
         return toy.denoise(l)
 

@@ -27,7 +27,7 @@ class Toy:
     def entropy(self) -> float:
         return float(-torch.xlogy(self.joint, self.joint).sum())
 
-    def denoise(self, evidence: Tensor, label: None = None) -> Tensor:
+    def denoise(self, evidence: Tensor, _: Tensor | None = None) -> Tensor:
         """f_d,k = log p(x0_d = k | evidence of the other cells of the row), exactly. evidence, f: (B, K, R, D)."""
         likelihood = (evidence - evidence.amax(1, keepdim=True)).exp().movedim(1, 0)
         cells = [likelihood[..., d].flatten(1) for d in range(self.D)]  # of (K, B R)

@@ -1,26 +1,65 @@
-"""A denoiser of codes, judged by the pictures that its samples decode to, in SqueezeNet features.
+"""A denoiser of pictures in folders, as codes or as grey levels, judged in SqueezeNet features of what its cells show.
 
-fid           N decoded samples, with the classes of N real pictures, against every real picture
-fid_rebuilt   N of the real pictures, through the VQ-VAE and back, against every real picture
-fid_ratio     the one over the other: what the denoiser loses, measured by what the codes lose
+fid           N samples, with the classes of N real pictures, against every real picture
+fid_mean      the part of it that is a difference of means, |mu - mu_real|^2; the rest is of the covariances
+fid_rebuilt   N of the real pictures as their cells show them, against every real picture
+fid_ratio     the one over the other: what the denoiser loses, measured by what the cells lose
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dd import checkpoints, perceptual
-from dd.checkpoints import Checkpoint
-from dd.data import Labelled, some
+from dd.data import Labelled, some, to_cells
 from dd.looks import decoded
-from dd.metrics import frechet_distance, precision_recall
+from dd.metrics import frechet_parts, precision_recall
 from dd.networks.vqvae import VqVae
-from train.codes import encode
-from train.pictures import find, labels, readable, split_below
+from train.pictures import files_of, find, labels, readable
 
 BATCH = 64  # pictures decoded, or shown to SqueezeNet, at a time
+SIDE = 64  # pixels that SqueezeNet sees at least: smaller pictures are enlarged
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What cells (B, h, w) show, 8-bit pictures (B, colours, H, W) in [0, 1], and the cells of pictures of that size;
+    side: pixels of a cell."""
+
+    show: Callable[[Tensor], Tensor]
+    read: Callable[[Tensor], Tensor]
+    colours: int
+    side: int
+
+
+def codes(vqvae: VqVae) -> Cells:
+    @torch.inference_mode()
+    def show(cells: Tensor) -> Tensor:
+        return (vqvae.decode(cells).clamp(0, 1) * 255).round() / 255
+
+    @torch.inference_mode()
+    def read(pictures: Tensor) -> Tensor:
+        return vqvae.encode(vqvae.pad(pictures))
+
+    return Cells(show, read, vqvae.colours, vqvae.factor)
+
+
+def grey_levels(K: int) -> Cells:
+    def read(pictures: Tensor) -> Tensor:
+        return to_cells((255 * pictures[:, 0]).round(), K, "levels", torch.Generator())
+
+    return Cells(lambda cells: (255 * cells[:, None] / (K - 1)).round() / 255, read, 1, 1)
+
+
+def cells_of(data: dict) -> Cells:
+    """Those of a denoiser's configuration (codes: see train.evaluate.with_vqvae)."""
+    if data["source"] == "codes":
+        return codes(checkpoints.load(data["vqvae_folder"]).network)
+    return grey_levels(data["K"])
 
 
 def find_vqvae(source: str | Path, config: dict, folder: str | Path | None) -> Path:
@@ -30,37 +69,32 @@ def find_vqvae(source: str | Path, config: dict, folder: str | Path | None) -> P
     return folder
 
 
-def encode_split(vqvae: Checkpoint, size: int, split: str, root: str | Path) -> Labelled:
-    """The code grids of the pictures below `root`.
-
-    train, held-out: below its folder `train` where it has one, split by their names as for the VQ-VAE. test: below its
-    folder `test`; every picture, where there is neither.
-    """
-    root, place = Path(root), "test" if split == "test" else "train"
-    if (root / place).is_dir():
-        root = root / place
-    elif split == "test" and (root / "train").is_dir():
-        raise ValueError(f"{root} has a folder train but none of the name test; its pictures are no test split")
-    parts = None if split == "test" else split_below(root, vqvae.config["data"])
-    files = find(root) if parts is None else parts.held_out if split == "held-out" else parts.train
-    pictures = readable(files, vqvae.network.colours)
-    return Labelled(encode(vqvae.network, pictures, size), torch.from_numpy(labels(pictures.files)[0]))
+def load_split(data: dict, split: str, root: str | Path) -> Labelled:
+    """The cells of the pictures below `root` (see train.pictures.files_of), of a denoiser's `data`."""
+    kind = cells_of(data)
+    held_out = checkpoints.read_config(data["vqvae_folder"])["data"] if data["source"] == "codes" else data
+    pictures = readable(files_of(root, split, held_out), kind.colours)
+    size = data["grid"][0] * kind.side
+    parts = torch.arange(len(pictures)).split(BATCH)
+    cells = torch.cat([kind.read(pictures.whole(part.tolist(), size)) for part in parts])
+    return Labelled(cells, torch.from_numpy(labels(pictures.files)[0]))
 
 
-@torch.inference_mode()
-def decode(vqvae: VqVae, cells: Tensor) -> Tensor:
-    """8-bit pictures (B, colours, H, W) in [0, 1] of codes (B, h, w)."""
-    return (vqvae.decode(cells).clamp(0, 1) * 255).round() / 255
+def features(pictures: Tensor) -> Tensor:
+    """SqueezeNet features (N, D) of pictures (N, c, H, W)."""
+    if min(pictures.shape[-2:]) < SIDE:
+        pictures = F.interpolate(pictures, size=(SIDE, SIDE), mode="bilinear", antialias=True)
+    return perceptual.features(pictures)
 
 
-def features_of_codes(vqvae: VqVae, cells: Tensor) -> Tensor:
-    """SqueezeNet features (N, D) of the pictures that codes (N, h, w) decode to."""
-    return torch.cat([perceptual.features(decode(vqvae, part)) for part in cells.split(BATCH)])
+def features_of(kind: Cells, cells: Tensor) -> Tensor:
+    """SqueezeNet features (N, D) of what cells (N, h, w) show."""
+    return torch.cat([features(kind.show(part)) for part in cells.split(BATCH)])
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Features of every real picture (M, D), those of N of them after the VQ-VAE (N, D), and what that costs.
+    """Features of every real picture (M, D), those of N of them as their cells show them (N, D), and what that costs.
 
     labels: the class of each of the N: samples in their place shall be of the same. None where folders are no classes.
     """
@@ -71,29 +105,30 @@ class Gallery:
     labels: Tensor | None
 
 
-def gallery(vqvae: VqVae, root: str | Path, size: int, images: int, names: list[str] | None = None) -> Gallery:
+def gallery(kind: Cells, root: str | Path, size: int, images: int, names: list[str] | None = None) -> Gallery:
     """Every picture below `root`, and the same `images` of them at every call, rebuilt.
 
     names: of the classes, in order; folders of other names are no classes.
     """
-    pictures = readable(find(root), vqvae.colours)
+    pictures = readable(find(root), kind.colours)
     if images > len(pictures):
         raise ValueError(f"there are {len(pictures):,} pictures below {root}; ask for at most that many samples")
     order = some(torch.arange(len(pictures)), images).tolist()
     parts = torch.arange(len(pictures)).split(BATCH)
-    real = torch.cat([perceptual.features(pictures.whole(part.tolist(), size)) for part in parts])
-    rebuilt = features_of_codes(vqvae, encode(vqvae, pictures.some(order), size))
+    real = torch.cat([features(pictures.whole(part.tolist(), size)) for part in parts])
+    chosen_parts = torch.tensor(order).split(BATCH)
+    rebuilt = torch.cat([features(kind.show(kind.read(pictures.whole(p.tolist(), size)))) for p in chosen_parts])
     classes, found = labels(pictures.files)
     chosen = torch.from_numpy(classes)[order] if found == names else None
-    return Gallery(real, rebuilt, frechet_distance(rebuilt, real), chosen)
+    return Gallery(real, rebuilt, sum(frechet_parts(rebuilt, real)), chosen)
 
 
-def compare(vqvae: VqVae, cells: Tensor, gallery_: Gallery) -> dict[str, float]:
-    """FIDs of sampled codes (N, h, w); precision and recall against the N rebuilt pictures."""
-    made = features_of_codes(vqvae, cells)
-    fid = frechet_distance(made, gallery_.real)
+def compare(kind: Cells, cells: Tensor, gallery_: Gallery) -> dict[str, float]:
+    """FIDs of sampled cells (N, h, w); precision and recall against the N rebuilt pictures."""
+    made = features_of(kind, cells)
+    mean, covariance = frechet_parts(made, gallery_.real)
     precision, recall = precision_recall(gallery_.rebuilt, made)
-    ratio = fid / gallery_.fid_rebuilt
     return {
-        "fid": fid, "fid_rebuilt": gallery_.fid_rebuilt, "fid_ratio": ratio, "precision": precision, "recall": recall,
+        "fid": mean + covariance, "fid_mean": mean, "fid_rebuilt": gallery_.fid_rebuilt,
+        "fid_ratio": (mean + covariance) / gallery_.fid_rebuilt, "precision": precision, "recall": recall,
     }  # fmt: skip

@@ -30,9 +30,10 @@ from dd.samplers import Denoiser, generate
 from train.codes import load_codes, load_grids
 from train.loop import Loop, add_arguments, sentences
 from train.optimiser import MuonAdamW
+from train.pictures import files_of, greys
 from train.state import Ema, cosine_rate, step_generator, worker_count
 
-PUBLIC = ("name", "architecture", "network", "data", "mixture", "temperature")
+PUBLIC = ("name", "architecture", "network", "data", "mixture", "temperature", "tilt")
 
 
 def batch_at(data: Labelled, config: dict, step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
@@ -144,12 +145,7 @@ def main(argv: list[str] | None = None) -> None:
     rank, world = worker_count()
     device = args.device or best_device()
     K, how = config["data"]["K"], config["data"]["cells"]
-    if config["data"]["source"] == "codes":
-        data, held_out = (load_grids(args.codes, split) for split in ("train", "held-out"))
-        look = code_look(config, args.codes)
-    else:
-        data, held_out = (load(config["data"]["source"], split, args.data_root) for split in ("train", "held-out"))
-        look = GreyLevels(K)
+    data, held_out, look = load_data(config, args)
     H, W = data.images.shape[1:]
     trainer = Trainer(config, dealt_out(config, H * W, world), device, world)
     if args.init:
@@ -177,6 +173,18 @@ def main(argv: list[str] | None = None) -> None:
 
     trainer.network.train()
     loop.run(step, evaluate, trainer.state_dict)
+
+
+def load_data(config: dict, args: argparse.Namespace) -> tuple[Labelled, Labelled, GreyLevels | Decoded]:
+    """Training and held-out images, and how their categories look; classes that folders name go into the config."""
+    data, splits = config["data"], ("train", "held-out")
+    if data["source"] == "codes":
+        return *(load_grids(args.codes, split) for split in splits), code_look(config, args.codes)
+    if data["source"] == "folder":
+        files, size = [files_of(Path(args.data_root) / data["folder"], s, data) for s in splits], data["grid"][0]
+        train, data["labels"] = greys(files[0], size, mirror=True)
+        return train, greys(files[1], size)[0], GreyLevels(data["K"])
+    return *(load(data["source"], split, args.data_root) for split in splits), GreyLevels(data["K"])
 
 
 def dealt_out(config: dict, cells: int, world: int) -> list[tuple[Process, int]]:
@@ -263,7 +271,7 @@ def renamed_state(state: dict[str, Tensor], theirs: UNet, ours: UNet) -> dict[st
 
 
 def public_config(config: dict) -> dict:
-    """What a user of the weights needs: architecture, data, mixture, and a temperature where one was chosen."""
+    """What a user of the weights needs: architecture, data, mixture, temperature and tilt where they were chosen."""
     return {k: config[k] for k in PUBLIC if k in config}
 
 

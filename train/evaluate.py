@@ -11,10 +11,13 @@ asked for is null. The likelihood is that of the network without a class label, 
     ode_nats   the Dirichlet process' samplers "ode" and "heun": the bound of the flow itself, integrated finely
     fid        N samples against N images of the split; fid_floor: N training images against the same N images, the
                mean over several disjoint draws, since one alone is off by half its size at N = 2,000
+    fid_mean   the part of fid that is a difference of means; the rest is of the covariances
     fid_split  of which split the real images are that the samples were set against
 
-A denoiser of codes is judged by what its samples decode to, against every picture of a folder (fid_split "all";
-train/decoded.py), in the classes that as many of those pictures have; --split is then for the likelihood alone:
+A denoiser of pictures in folders, as codes or as grey levels, is judged by what its samples show, against every
+picture of a folder (fid_split "all"; train/decoded.py), in the classes that as many of those pictures have; --split is
+then for the likelihood alone. One of codes whose configuration says `of: fashion-mnist` is judged like pixels, by the
+classifier, when its samples are decoded.
 
     python -m train.evaluate checkpoints/faces --data DATA/faces64 --images 5000 --steps 50 --metrics fid --json
 
@@ -31,7 +34,7 @@ import sys
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, floor, log, log10
 from pathlib import Path
 from statistics import median_low
@@ -42,7 +45,7 @@ from tqdm import tqdm
 
 from dd import checkpoints
 from dd.checkpoints import Checkpoint, CheckpointError
-from dd.data import Labelled, grid_of, load, to_cells
+from dd.data import LABELS, Labelled, grid_of, load, to_cells
 from dd.device import best_device, for_inference
 from dd.likelihood import (
     Bound,
@@ -53,7 +56,7 @@ from dd.likelihood import (
     network_denoiser,
     ode_bound,
 )
-from dd.metrics import frechet_distance, judge, precision_recall
+from dd.metrics import frechet_distance, frechet_parts, judge, precision_recall
 from dd.networks.classifier import Classifier
 from dd.networks.unet import UNet
 from dd.perceptual import WEIGHTS, PerceptualError
@@ -61,11 +64,12 @@ from dd.processes import NO_ORDER, REGISTRY, Process, process, suits
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.results import FLOWS
-from dd.runs import TEMPERATURES, felt, real
+from dd.runs import felt, warmth
 from dd.samplers import Denoiser, calls_per_step, default_grid, generate
 from train import decoded, evaluate_vqvae
 
 METRICS = ("nll", "fid", "time")
+IN_FOLDERS = ("codes", "folder")  # sources whose pictures are files below --data
 CLASSIFIERS = {"mnist": "digits-classifier", "fashion-mnist": "fashion-classifier"}
 ODE_IMAGES = 500  # images of the ODE's bound, which costs a derivative a step
 ODE_STEPS = 100  # of its integration; with few steps the integral is wrong by hundreds of nats, and no bound at all
@@ -75,8 +79,8 @@ BATCH = 100  # images a network call; times are stratified within a batch
 KEYS = (
     "checkpoint", "process", "sampler", "steps", "images", "seed", "nll_nats", "nll_stderr", "bits_per_dim", "fid",
     "fid_floor", "precision", "recall", "accuracy", "seconds_per_image", "device", "sha256", "split", "guidance",
-    "temperature", "calls", "cells", "data_seed", "vlb_nats", "vlb_stderr", "ode_nats", "ode_stderr", "ode_images",
-    "fid_rebuilt", "fid_ratio", "fid_split",
+    "temperature", "tilt", "calls", "cells", "data_seed", "vlb_nats", "vlb_stderr", "ode_nats", "ode_stderr",
+    "ode_images", "fid_mean", "fid_rebuilt", "fid_ratio", "fid_split",
 )  # fmt: skip
 
 
@@ -113,14 +117,15 @@ def load_cells(config: dict, split: str, root: str | Path, images: int, draws: i
     generator = torch.Generator().manual_seed(DATA_SEED)
     images *= min(draws, len(data.images) // images)
     order = torch.randperm(len(data.images), generator=generator)[:images]
+    if config["data"]["source"] in IN_FOLDERS:
+        return data.images[order]
     return to_cells(data.images[order], K, how, generator)
 
 
 def _load(data: dict, split: str, root: str | Path) -> Labelled:
     source = data["source"]
-    if source == "codes":
-        vqvae = checkpoints.load(data["vqvae_folder"])
-        return decoded.encode_split(vqvae, data["grid"][0] * vqvae.network.factor, split, root)
+    if source in IN_FOLDERS:
+        return decoded.load_split(data, split, root)
     try:
         return load(source, split, root)
     except (RuntimeError, OSError) as error:
@@ -158,15 +163,16 @@ def sample(
     seed: int,
     guidance: float = 1.0,
     temperature: float | None = None,
+    tilt: float | None = None,
     labels: Tensor | None = None,
     batch: int = BATCH,
 ) -> Samples:
     """N samples in batches, with the network as the page has it.
 
-    temperature: None for the checkpoint's own. labels: (N,), where the network knows classes; drawn uniformly if none
-    are given.
+    temperature, tilt: None for the checkpoint's own. labels: (N,), where the network knows classes; drawn uniformly if
+    none are given.
     """
-    temperature = temperature_of(checkpoint, process_, temperature)
+    temperature, tilt = felt(*warmth(checkpoint.config, temperature, tilt), process_.name)
     network = for_inference(deepcopy(checkpoint.network))
     generator = torch.Generator().manual_seed(seed)
     classes = checkpoint.config["network"].get("classes", 0)
@@ -177,17 +183,12 @@ def sample(
     cells, seconds = [], []
     for i in tqdm(range(0, images, batch), desc=f"{process_.name} {sampler} {steps}", leave=False, disable=None):
         n, start = min(batch, images - i), time.perf_counter()
-        denoise = Denoiser(network, None if labels is None else labels[i : i + n], guidance, temperature=temperature)
+        part = None if labels is None else labels[i : i + n]
+        denoise = Denoiser(network, part, guidance, temperature=temperature, tilt=tilt)
         cells.append(generate(process_, denoise, (n, *grid_of(checkpoint.config["data"])), steps, generator, sampler))
         if n == batch or not seconds:
             seconds.append((time.perf_counter() - start) / n)
     return Samples(torch.cat(cells), labels, median_low(seconds))
-
-
-def temperature_of(checkpoint: Checkpoint, process_: Process, wanted: float | None) -> float:
-    """The temperature to sample at: the one that is wanted, or the checkpoint's own, where there is any."""
-    chosen = checkpoints.temperature(checkpoint.config) if wanted is None else wanted
-    return felt(real(chosen, "--temperature", *TEMPERATURES), process_.name)
 
 
 @dataclass(frozen=True)
@@ -200,8 +201,8 @@ class Reference:
 
 
 def find_classifier(config: dict, source: str | Path | None, device: torch.device) -> Checkpoint:
-    """The classifier of `source`, or the shipped one of that data set."""
-    known = config["data"]["source"]
+    """The classifier of `source`, or the shipped one of that data set; of codes, of what they decode to."""
+    known = config["data"].get("of", config["data"]["source"])
     if source is None:
         source = Path(__file__).parent.parent / "checkpoints" / CLASSIFIERS.get(known, f"{known}-classifier")
     try:
@@ -212,10 +213,11 @@ def find_classifier(config: dict, source: str | Path | None, device: torch.devic
         ) from error
     if not isinstance(judge_.network, Classifier):
         raise EvaluationError(f"--classifier {source} is not a classifier; give a folder made by train.classifier")
-    if (judge_.config["data"]["source"], judge_.network.K) != (known, config["data"]["K"]):
+    K = judge_.network.K if config["data"]["source"] == "codes" else config["data"]["K"]
+    if (judge_.config["data"]["source"], judge_.network.K) != (known, K):
         raise EvaluationError(
             f"the classifier {judge_.name} has seen {judge_.config['data']['source']} at K = {judge_.network.K}, the "
-            f"samples are {known} at K = {config['data']['K']}; give a matching one with --classifier"
+            f"samples are {known} at K = {K}; give a matching one with --classifier"
         )
     return judge_
 
@@ -230,10 +232,12 @@ def reference(config: dict, classifier: Classifier, split: str, images: int, roo
 def compare(samples: Samples, reference_: Reference) -> dict[str, float | None]:
     """FID with its floor, precision and recall, and the share of samples that are what was asked for."""
     features, classes = judge(reference_.classifier, samples.cells)
+    mean, covariance = frechet_parts(features, reference_.features)
     precision, recall = precision_recall(reference_.features, features)
     right = None if samples.labels is None else float((classes == samples.labels).double().mean())
     return {
-        "fid": frechet_distance(features, reference_.features),
+        "fid": mean + covariance,
+        "fid_mean": mean,
         "fid_floor": reference_.fid_floor,
         "precision": precision,
         "recall": recall,
@@ -369,22 +373,22 @@ def evaluate(args: argparse.Namespace) -> dict:
         raise EvaluationError(f"{args.process} has no sampler {sampler!r}; choose one of {', '.join(process_.methods)}")
     if args.guidance != 1.0 and not config["network"].get("classes", 0):
         raise EvaluationError(f"{checkpoint.name} knows no classes, so it cannot be guided; leave out --guidance")
-    temperature = temperature_of(checkpoint, process_, args.temperature)
+    temperature, tilt = felt(*warmth(config, args.temperature, args.tilt), args.process)
     if args.temperature not in (None, temperature):
         raise EvaluationError(f"{args.process} regresses intensities and has no temperature; leave out --temperature")
     record = dict.fromkeys(KEYS) | {
         "checkpoint": checkpoint.name, "sha256": checkpoint.sha256, "process": args.process, "sampler": sampler,
         "steps": args.steps, "calls": args.steps * calls_per_step(sampler, args.guidance),
-        "guidance": args.guidance, "temperature": temperature, "images": args.images, "seed": args.seed,
+        "guidance": args.guidance, "temperature": temperature, "tilt": tilt, "images": args.images, "seed": args.seed,
         "split": args.split, "device": str(device),
         "cells": config["data"]["cells"], "data_seed": DATA_SEED,
     }  # fmt: skip
-    codes = config["data"]["source"] == "codes"
-    if codes:
+    if config["data"]["source"] == "codes":
         config = with_vqvae(args.checkpoint, config, args.vqvae)
+    if not classified(config):
         record["split"] = args.split if "nll" in args.metrics else None
     if "fid" in args.metrics:  # first, since a missing classifier or data set shall not cost the sampling
-        record["fid_split"] = "all" if codes else args.split
+        record["fid_split"] = args.split if classified(config) else "all"
         judge_ = judge_of(config, args, device)
     if "nll" in args.metrics:
         x0 = load_cells(config, args.split, args.data_root, args.images)
@@ -402,7 +406,16 @@ def evaluate(args: argparse.Namespace) -> dict:
     if {"fid", "time"} & set(args.metrics):
         labels = judge_.labels if "fid" in args.metrics else None
         samples = sample(
-            checkpoint, process_, sampler, args.steps, args.images, args.seed, args.guidance, temperature, labels
+            checkpoint,
+            process_,
+            sampler,
+            args.steps,
+            args.images,
+            args.seed,
+            args.guidance,
+            temperature,
+            tilt,
+            labels,
         )
         if "time" in args.metrics:
             record["seconds_per_image"] = samples.seconds_per_image
@@ -419,26 +432,45 @@ class Judge:
     labels: Tensor | None = None
 
 
+def classified(config: dict) -> bool:
+    """Whether samples are judged by a classifier, which knows the data set; SqueezeNet judges pictures in folders."""
+    return config["data"].get("of", config["data"]["source"]) not in IN_FOLDERS
+
+
 def judge_name(config: dict, args: argparse.Namespace) -> str:
     """Whose features the FID is in: the file of SqueezeNet, or the hash of the classifier's weights."""
-    if config["data"]["source"] == "codes":
+    if not classified(config):
         return WEIGHTS
     return find_classifier(config, args.classifier, torch.device("cpu")).sha256
 
 
 def judge_of(config: dict, args: argparse.Namespace, device: torch.device) -> Judge:
-    """Of samples of pixels a classifier, of samples of codes what they decode to (config: see with_vqvae)."""
-    if config["data"]["source"] != "codes":
-        classifier = find_classifier(config, args.classifier, device).network
-        reference_ = reference(config, classifier, args.split, args.images, args.data_root)
-        return Judge(lambda samples: compare(samples, reference_))
-    vqvae = checkpoints.load(config["data"]["vqvae_folder"]).network
+    """A classifier, or SqueezeNet for what the samples show (config of codes: see with_vqvae)."""
+    data = config["data"]
+    if classified(config):
+        classifier = find_classifier(config, args.classifier, device)
+        pixels = classifier.config if data["source"] == "codes" else config
+        reference_ = reference(pixels, classifier.network, args.split, args.images, args.data_root)
+        return Judge(lambda samples: compare(as_pixels(samples, data, pixels["data"]), reference_))
+    kind = decoded.cells_of(data)
     try:
-        size, names = grid_of(config["data"])[0] * vqvae.factor, config["data"].get("labels")
-        gallery = decoded.gallery(vqvae, args.data_root, size, args.images, names)
+        gallery = decoded.gallery(kind, args.data_root, grid_of(data)[0] * kind.side, args.images, data.get("labels"))
     except PerceptualError as error:
         raise EvaluationError(str(error)) from error
-    return Judge(lambda samples: decoded.compare(vqvae, samples.cells, gallery), gallery.labels)
+    return Judge(lambda samples: decoded.compare(kind, samples.cells, gallery), gallery.labels)
+
+
+def as_pixels(samples: Samples, data: dict, pixels: dict) -> Samples:
+    """Samples of codes as cells of the data set that the codes are of, without border; others as they are."""
+    if data["source"] != "codes":
+        return samples
+    kind, (H, W) = decoded.cells_of(data), grid_of(pixels)
+    pictures = torch.cat([kind.show(part)[:, 0] for part in samples.cells.split(BATCH)])
+    top, left = (pictures.shape[1] - H) // 2, (pictures.shape[2] - W) // 2
+    greys = (255 * pictures[:, top : top + H, left : left + W]).round()
+    cells = to_cells(greys, pixels["K"], pixels["cells"], torch.Generator().manual_seed(DATA_SEED))
+    names = torch.tensor([LABELS[pixels["source"]].index(name) for name in data["labels"]])
+    return replace(samples, cells=cells, labels=None if samples.labels is None else names[samples.labels])
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -451,6 +483,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--metrics", default="nll,fid,time", help=f"any of {','.join(METRICS)}")
     parser.add_argument("--guidance", type=float, default=1.0, help="1 is the plain class-conditional model")
     parser.add_argument("--temperature", type=float, help="of the samples (default: as the checkpoint says)")
+    parser.add_argument("--tilt", type=float, help="of the temperature along t (default: as the checkpoint says)")
     parser.add_argument("--repeats", type=int, default=1, help="times drawn per image for the bound")
     parser.add_argument("--by-decade", action="store_true", help="also the path-KL per decade of the process' own time")
     parser.add_argument("--split", default="held-out", choices=("held-out", "test"), help="test: final figures only")

@@ -18,11 +18,10 @@ from torch import Tensor
 
 from dd import checkpoints
 from dd.data import grid_of, some
-from dd.networks.vqvae import VqVae
 from dd.perceptual import PerceptualError
 from dd.render import tile, to_image
 from train.codes import encode_folder
-from train.decoded import decode, features_of_codes, find_vqvae
+from train.decoded import Cells, codes, features_of, find_vqvae
 from train.evaluate import find_process, load_denoiser, sample
 
 NEAREST = 3  # rows below the samples
@@ -39,10 +38,10 @@ def most_in_common(a: Tensor, b: Tensor) -> float:
     return max(float((one == b).double().mean((1, 2)).max()) for one in a)
 
 
-def sheet(vqvae: VqVae, samples: Tensor, training: Tensor, indices: Tensor, scale: int = 2):
+def sheet(kind: Cells, samples: Tensor, training: Tensor, indices: Tensor, scale: int = 2):
     """The picture: samples (N, h, w) in the first row, their neighbours below."""
     rows = torch.cat([samples, training[indices.T.flatten()]])
-    return to_image(tile(decode(vqvae, rows)[:, 0], len(samples)), scale)
+    return to_image(tile(kind.show(rows)[:, 0], len(samples)), scale)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -70,16 +69,16 @@ def run(args: argparse.Namespace) -> dict:
     if config["data"]["source"] != "codes":
         raise checkpoints.CheckpointError(f"{checkpoint.name} generates pixels; give a denoiser of codes")
     folder = find_vqvae(args.checkpoint, config, args.vqvae)
-    vqvae = checkpoints.load(folder)
-    known = encode_folder(folder, args.data, grid_of(config["data"])[0] * vqvae.network.factor, mirror=True)
+    kind = codes(checkpoints.load(folder).network)
+    known = encode_folder(folder, args.data, grid_of(config["data"])[0] * kind.side, mirror=True)
     training, apart = known.codes[~known.held_out], known.codes[known.held_out]
     process_ = find_process("dirichlet", config)
     made = sample(checkpoint, process_, process_.methods[0], args.steps, args.images, args.seed).cells
-    features = features_of_codes(vqvae.network, training)
-    distances, indices = nearest(features_of_codes(vqvae.network, made), features, NEAREST)
-    between, _ = nearest(features_of_codes(vqvae.network, apart), features, 1)
+    features = features_of(kind, training)
+    distances, indices = nearest(features_of(kind, made), features, NEAREST)
+    between, _ = nearest(features_of(kind, apart), features, 1)
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    sheet(vqvae.network, made, training, indices).save(args.out)
+    sheet(kind, made, training, indices).save(args.out)
     return {
         "images": args.images, "training_grids": len(training),
         "distance": float(distances[:, 0].mean()), "distance_kept_apart": float(between.mean()),

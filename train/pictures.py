@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dd.data import Labelled
 from dd.images import RESAMPLE, ImageError, crop, open_image, to_tensor
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"})
@@ -67,6 +68,23 @@ def load_split(data: dict, root: str | Path) -> Split:
 def split_below(folder: str | Path, data: dict) -> Split:
     """All pictures below a folder, split as for the training of a VQ-VAE with this `data`."""
     return celeba(folder) if data["source"] == "celeba" else split(find(folder), data["held_out"])
+
+
+def files_of(root: str | Path, split_: str, data: dict) -> list[Path]:
+    """The pictures of a split below `root`.
+
+    train, held-out: below its folder `train` where it has one, split as `data` says. test: below its folder `test`;
+    every picture, where there is neither.
+    """
+    root, place = Path(root), "test" if split_ == "test" else "train"
+    if (root / place).is_dir():
+        root = root / place
+    elif split_ == "test" and (root / "train").is_dir():
+        raise ValueError(f"{root} has a folder train but none of the name test; its pictures are no test split")
+    if split_ == "test":
+        return find(root)
+    parts = split_below(root, data)
+    return parts.held_out if split_ == "held-out" else parts.train
 
 
 class Pictures:
@@ -143,3 +161,17 @@ def labels(files: list[Path]) -> tuple[np.ndarray, list[str]]:
     """The parent folder of every file as its class: (N,) and the names."""
     names = sorted({path.parent.name for path in files})
     return np.array([names.index(path.parent.name) for path in files]), names
+
+
+def greys(files: list[Path], size: int, mirror: bool = False) -> tuple[Labelled, list[str]]:
+    """The middle squares as greys (N, size, size) uint8 with their classes, and the classes' names.
+
+    mirror: every mirror image too, after all the others.
+    """
+    pictures = readable(files, 1)
+    images = torch.cat([(255 * pictures.whole([i], size)[:, 0]).round().to(torch.uint8) for i in range(len(pictures))])
+    classes, names = labels(pictures.files)
+    classes = torch.from_numpy(classes)
+    if mirror:
+        images, classes = torch.cat([images, images.flip(-1)]), classes.repeat(2)
+    return Labelled(images, classes), names

@@ -34,6 +34,7 @@ from dd.metrics import NEIGHBOURS
 from dd.processes import EVERY, REGISTRY, Process, suits
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
+from dd.runs import felt, warmth
 from dd.samplers import calls_per_step, steps_for
 from train import evaluate
 from train.evaluate import Judge, Samples, load_cells, load_denoiser, sample
@@ -118,9 +119,10 @@ def _samples(
     judge_name = cache(lambda sha256: evaluate.judge_name(configs[sha256], args))
     judged_by = cache(lambda sha256: evaluate.judge_of(configs[sha256], args, device))
     for checkpoint, process_, sampler, calls in cells:
-        temperature = evaluate.temperature_of(checkpoint, process_, args.temperature)
+        temperature, tilt = felt(*warmth(checkpoint.config, args.temperature, args.tilt), process_.name)
         setting = _setting(args, checkpoint, process_, "samples") | _sampling(args, sampler, calls)
-        setting |= {"temperature": temperature, "images": args.images, "judge": judge_name(checkpoint.sha256)}
+        setting |= {"temperature": temperature, "tilt": tilt, "images": args.images}
+        setting["judge"] = judge_name(checkpoint.sha256)
         yield setting, _samples_job(checkpoint, process_, setting, judged_by)
 
 
@@ -205,7 +207,7 @@ def _time_job(checkpoint: Checkpoint, process_: Process, setting: Record) -> Cal
 
 
 def _sample(checkpoint: Checkpoint, process_: Process, setting: Record, **more: Any) -> Samples:
-    names = ("sampler", "steps", "images", "seed", "guidance", "temperature")
+    names = ("sampler", "steps", "images", "seed", "guidance", "temperature", "tilt")
     return sample(checkpoint, process_, **{name: setting.get(name) for name in names}, **more)
 
 
@@ -214,7 +216,7 @@ def measure_all(args: argparse.Namespace, device: torch.device, path: Path) -> b
     known = results.read(path)
     start = time.monotonic()
     for setting, measure in jobs(args, device):
-        if any(all(r.get(k) == v for k, v in setting.items()) for r in known):
+        if any(results.matches(record, setting) for record in known):
             continue
         if args.minutes is not None and time.monotonic() - start > 60 * args.minutes:
             return False
@@ -257,7 +259,7 @@ def tables(records: list[Record]) -> str:
         if steps_bounds:
             out.append(_steps_bound_table(steps_bounds))
         samples = [r for r in mine if r["kind"] == "samples"]
-        for group in sorted(dict.fromkeys(map(_group, samples)), key=lambda group: -group[3]):  # most samples first
+        for group in sorted(dict.fromkeys(map(_group, samples)), key=lambda group: -group[4]):  # most samples first
             out.append(_sample_tables([r for r in samples if _group(r) == group]))
         times = [r for r in mine if r["kind"] == "time"]
         for guidance in dict.fromkeys(r["guidance"] for r in times):
@@ -298,18 +300,20 @@ def _steps_bound_table(bounds: list[Record]) -> str:
 
 def _group(record: Record) -> tuple:
     """Cells that can be compared with each other."""
-    return tuple(record[key] for key in ("split", "guidance", "temperature", "images", "seed", "judge"))
+    keys = ("split", "guidance", "temperature", "tilt", "images", "seed", "judge")
+    return tuple(({"tilt": 0.0} | record)[key] for key in keys)
 
 
 def _sample_tables(cells: list[Record]) -> str:
-    split, guidance, temperature, images, seed, _ = _group(cells[0])
+    split, guidance, temperature, tilt, images, seed, _ = _group(cells[0])
     name = cells[0]["checkpoint"]
     floor_ = cells[0]["fid_floor"]
     codes = "fid_rebuilt" in cells[0]  # set against every picture, whatever the split
     floor_of = "as many pictures, rebuilt from their codes" if codes else "training images against the same"
     against = "every picture" if codes else f"{images:,} images of the {split} split"
     lines = [
-        f"### {name}, {images:,} samples, temperature {temperature:g}, guidance {guidance:g}\n",
+        f"### {name}, {images:,} samples, temperature {temperature:g}{f', tilt {tilt:g}' if tilt else ''}, "
+        f"guidance {guidance:g}\n",
         f"Seed {seed}, against {against}. FID floor ({floor_of}): {floor_:.3f}.\n",
     ]
     budgets = sorted({r["budget"] for r in cells})
@@ -364,7 +368,7 @@ def plot(name: str, records: list[Record], folder: Path) -> None:
     """FID and seconds against network calls, one line a process and sampler, of the group with most settings."""
     mine = [r for r in records if r["checkpoint"] == name]
     samples, times = ([r for r in mine if r["kind"] == kind] for kind in ("samples", "time"))
-    most = max(map(_group, samples), key=lambda group: (sum(_group(r) == group for r in samples), group[3]))
+    most = max(map(_group, samples), key=lambda group: (sum(_group(r) == group for r in samples), group[4]))
     cells = [r for r in samples if _group(r) == most]
     colours = {p: f"C{i}" for i, p in enumerate(dict.fromkeys(r["process"] for r in cells))}
     codes = "fid_rebuilt" in cells[0]
@@ -426,6 +430,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--flow-images", type=int, default=evaluate.ODE_IMAGES, help="images of the flow's bound")
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--temperature", type=float, help="of the samples (default: as each checkpoint says)")
+    parser.add_argument("--tilt", type=float, help="of the temperature along t (default: as each checkpoint says)")
     parser.add_argument("--minutes", type=float, help="start no new cell after that many minutes")
     parser.add_argument("--split", default="test", choices=("held-out", "test"))
     parser.add_argument("--classifier", help="folder of the judge (default: the shipped one)")

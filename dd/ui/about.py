@@ -44,9 +44,10 @@ def results(models: Models) -> str:
             made = process(process_name, 2, 784)
             if made.architecture != config["architecture"]:
                 continue
-            own = felt(checkpoints.temperature(config), process_name)
+            temperature = checkpoints.temperature(config)
+            own = felt(temperature, checkpoints.tilt(config, temperature), process_name)
             bound = find_bound(records, sha256, process_name) or {}
-            cell = find_samples(records, sha256, process_name, made.methods[0], 100, temperature=own) or {}
+            cell = find_samples(records, sha256, process_name, made.methods[0], 100, 1.0, *own) or {}
             if bound or cell:
                 rows.append([name, PROCESS_NAMES.get(process_name, process_name), *(_shown(bound, cell))])
         if len(rows) == so_far:

@@ -165,7 +165,8 @@ def refuse(error: Exception) -> gr.Error:
 
 def recipe(checkpoint, lanes, steps, images, label, guidance, temperature, seed, equal_calls=False) -> Recipe:
     label = label if label in ("any", "each") else _class(label)
-    return Recipe(str(checkpoint), tuple(lanes), steps, images, label, guidance, temperature, seed, equal_calls)
+    own = None  # the tilt that was chosen for the checkpoint
+    return Recipe(str(checkpoint), tuple(lanes), steps, images, label, guidance, temperature, own, seed, equal_calls)
 
 
 def _class(label: object) -> int | str:

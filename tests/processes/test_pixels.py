@@ -47,7 +47,7 @@ def test_samples_reproduce_a_law_whose_noise_is_known(pixels, method, generator)
     """One pixel at level 3 or 12 with probability 0.3 and 0.7; E[eps | x_t] in closed form instead of a network."""
     levels, weights = pixels.intensities(torch.tensor([[[3]], [[12]]])).flatten(), torch.tensor([0.3, 0.7])
 
-    def denoise(x_and_v: torch.Tensor) -> torch.Tensor:
+    def denoise(x_and_v: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         x, v = x_and_v[:, :1], x_and_v[:, 1:]
         signal, noise = torch.sigmoid(-v).sqrt(), torch.sigmoid(v).sqrt()
         log_w = weights.log() - (x[..., None] - signal[..., None] * levels).square() / (2 * noise[..., None] ** 2)

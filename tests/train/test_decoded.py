@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from dd import checkpoints, perceptual
+from dd.data import load
 from dd.metrics import frechet_distance
-from tests.tiny import write_faces, write_vqvae
-from train import decoded, evaluate, neighbours
+from tests.tiny import FACES, write_faces, write_vqvae
+from train import decoded, denoiser, evaluate, folders, neighbours, pictures
 from train.pictures import Pictures, find, is_held_out
 
 needs_weights = pytest.mark.skipif(
@@ -33,6 +35,11 @@ def root(tmp_path_factory) -> Path:
     return root
 
 
+def of_codes(root: Path) -> dict:
+    """A denoiser's `data` of codes, as the functions here want it."""
+    return evaluate.with_vqvae(root / "faces", checkpoints.read_config(root / "faces"))["data"]
+
+
 def run(root: Path, capsys: pytest.CaptureFixture, *more: str) -> dict:
     argv = [str(root / "faces"), "--data", str(root / "pictures"), "--steps", "2", "--images", str(N)]
     evaluate.main([*argv, "--device", "cpu", "--json", *more])
@@ -45,12 +52,15 @@ def test_samples_are_judged_by_what_they_decode_to(root: Path, capsys: pytest.Ca
     checkpoint = evaluate.load_denoiser(root / "faces", torch.device("cpu"))
     vqvae = checkpoints.load(root / "faces-vqvae").network
     process_ = evaluate.find_process("dirichlet", checkpoint.config)
-    labels = decoded.gallery(vqvae, root / "pictures", 32, N, ["neutral", "smiling"]).labels
+    labels = decoded.gallery(decoded.codes(vqvae), root / "pictures", 32, N, ["neutral", "smiling"]).labels
     cells = evaluate.sample(checkpoint, process_, "dirichlet", 2, N, 0, labels=labels)
     assert cells.cells.shape == (N, 8, 8)
     pictures = (vqvae.decode(cells.cells).clamp(0, 1) * 255).round() / 255
-    real = perceptual.features(Pictures(find(root / "pictures"), 1).whole(range(40), 32))
-    assert record["fid"] == pytest.approx(frechet_distance(perceptual.features(pictures), real), rel=1e-4)
+    real = decoded.features(Pictures(find(root / "pictures"), 1).whole(range(40), 32))
+    assert record["fid"] == pytest.approx(frechet_distance(decoded.features(pictures), real), rel=1e-4)
+    assert record["fid_mean"] == pytest.approx(
+        float((decoded.features(pictures) - real.mean(0)).mean(0).square().sum())
+    )
     assert record["fid_ratio"] == pytest.approx(record["fid"] / record["fid_rebuilt"])
     assert record["seconds_per_image"] > 0
     assert record["accuracy"] is None
@@ -59,21 +69,20 @@ def test_samples_are_judged_by_what_they_decode_to(root: Path, capsys: pytest.Ca
 
 @needs_weights
 def test_rebuilt_pictures_in_place_of_samples_have_ratio_one(root: Path):
-    vqvae = checkpoints.load(root / "faces-vqvae")
-    gallery = decoded.gallery(vqvae.network, root / "pictures", 32, N, ["neutral", "smiling"])
-    assert decoded.gallery(vqvae.network, root / "pictures", 32, N, ["one", "other"]).labels is None
+    kind = decoded.codes(checkpoints.load(root / "faces-vqvae").network)
+    gallery = decoded.gallery(kind, root / "pictures", 32, N, ["neutral", "smiling"])
+    assert decoded.gallery(kind, root / "pictures", 32, N, ["one", "other"]).labels is None
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:N]
-    known = decoded.encode_split(vqvae, 32, "test", root / "pictures")
+    known = decoded.load_split(of_codes(root), "test", root / "pictures")
     grids = known.images
     assert torch.equal(gallery.labels, known.labels[order])
-    assert decoded.compare(vqvae.network, grids[order], gallery)["fid_ratio"] == pytest.approx(1.0, rel=1e-4)
+    assert decoded.compare(kind, grids[order], gallery)["fid_ratio"] == pytest.approx(1.0, rel=1e-4)
     assert gallery.fid_rebuilt > 0
     assert len(gallery.real) == 40
 
 
 def test_the_bound_is_that_of_the_pictures_kept_apart_by_their_names(root: Path, capsys: pytest.CaptureFixture):
-    vqvae = checkpoints.load(root / "faces-vqvae")
-    parts = [decoded.encode_split(vqvae, 32, split, root / "pictures") for split in ("train", "held-out", "test")]
+    parts = [decoded.load_split(of_codes(root), split, root / "pictures") for split in ("train", "held-out", "test")]
     files = find(root / "pictures")
     apart = [is_held_out(path, 0.3) for path in files]
     assert [len(part.images) for part in parts] == [40 - sum(apart), sum(apart), 40]
@@ -87,12 +96,11 @@ def test_the_bound_is_that_of_the_pictures_kept_apart_by_their_names(root: Path,
 
 
 def test_a_test_folder_is_the_test_split_and_a_train_folder_alone_has_none(root: Path, tmp_path: Path):
-    vqvae = checkpoints.load(root / "faces-vqvae")
     (tmp_path / "train").symlink_to(root / "pictures")
     with pytest.raises(ValueError, match="no test split"):
-        decoded.encode_split(vqvae, 32, "test", tmp_path)
+        decoded.load_split(of_codes(root), "test", tmp_path)
     (tmp_path / "test").symlink_to(root / "pictures" / "smiling")
-    sizes = [len(decoded.encode_split(vqvae, 32, split, tmp_path).images) for split in ("train", "held-out", "test")]
+    sizes = [len(decoded.load_split(of_codes(root), s, tmp_path).images) for s in ("train", "held-out", "test")]
     assert sizes[0] + sizes[1] == 40
     assert sizes[2] == 20
 
@@ -100,7 +108,7 @@ def test_a_test_folder_is_the_test_split_and_a_train_folder_alone_has_none(root:
 @needs_weights
 def test_more_samples_than_pictures_are_refused(root: Path):
     with pytest.raises(ValueError, match="there are 40 pictures"):
-        decoded.gallery(checkpoints.load(root / "faces-vqvae").network, root / "pictures", 32, 41)
+        decoded.gallery(decoded.grey_levels(16), root / "pictures", 32, 41)
 
 
 def test_another_vqvae_and_missing_pictures_are_said(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -137,3 +145,79 @@ def test_neighbours_are_drawn_below_the_samples(root: Path, tmp_path: Path, caps
     assert figures["training_grids"] == 2 * (40 - kept_apart)
     with Image.open(out) as picture:
         assert picture.size == (2 * (3 * 34 - 2), 2 * (4 * 34 - 2))
+
+
+# -- pixels of pictures in folders, and codes of a data set that a classifier knows ------------------------------------
+
+
+def test_grey_levels_show_what_they_read():
+    kind = decoded.grey_levels(16)
+    cells = torch.arange(16).view(1, 4, 4)
+    assert torch.equal(kind.read(kind.show(cells)), cells)
+    assert kind.show(cells).flatten()[[0, -1]].tolist() == [0.0, 1.0]
+
+
+@needs_weights
+def test_pixels_of_folders_are_trained_on_and_judged_like_codes(root: Path, tmp_path: Path, capsys):
+    """Two steps of training; then the bound of the pictures kept apart, and FID in the classes of real pictures."""
+    config = {
+        "name": "pixels", "architecture": "evidence-unet", "network": FACES | {"K": 16},
+        "data": {"source": "folder", "folder": "pictures", "held_out": 0.3, "K": 16, "cells": "levels",
+                 "grid": [16, 16]},
+        "mixture": {"dirichlet": 4, "d3pm-gaussian": 4}, "drop_label": 0.1, "batch": 8, "rate": 1e-3,
+        "weight_decay": 0.0, "clip": 1.0, "ema": 0.9, "seed": 0,
+    }  # fmt: skip
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    argv = ["--config", str(tmp_path / "config.yaml"), "--data-root", str(root), "--steps", "2", "--held-out", "4"]
+    denoiser.main([*argv, "--out", str(tmp_path / "run"), "--device", "cpu", "--quiet"])
+    capsys.readouterr()
+    made = tmp_path / "run" / "checkpoint"
+    assert checkpoints.read_config(made)["data"]["labels"] == ["neutral", "smiling"]
+    apart = sum(is_held_out(path, 0.3) for path in find(root / "pictures"))
+    evaluate.main([
+        str(made), "--data", str(root / "pictures"), "--steps", "2", "--images", str(apart), "--metrics", "nll,fid",
+        "--device", "cpu", "--json",
+    ])  # fmt: skip
+    record = json.loads(capsys.readouterr().out)
+    assert 0 < record["fid_mean"] < record["fid"]
+    assert record["fid_ratio"] == pytest.approx(record["fid"] / record["fid_rebuilt"])
+    assert (record["fid_split"], record["split"], record["accuracy"]) == ("all", "held-out", None)
+    assert record["bits_per_dim"] == pytest.approx(record["nll_nats"] / 256 / np.log(2))
+
+
+def test_mirror_images_are_learnt_from_too(root: Path):
+    files = find(root / "pictures")
+    (plain, names), (both, _) = pictures.greys(files, 16), pictures.greys(files, 16, mirror=True)
+    assert torch.equal(both.images, torch.cat([plain.images, plain.images.flip(-1)]))
+    assert [names[i] for i in both.labels[:40]] == [path.parent.name for path in files]
+    assert torch.equal(both.labels[:40], both.labels[40:])
+
+
+def test_codes_of_a_data_set_are_judged_by_its_classifier_without_border(root: Path, monkeypatch: pytest.MonkeyPatch):
+    """Codes 0 and 1 decode to black and white frames; classes are matched by their names."""
+
+    def show(cells: torch.Tensor) -> torch.Tensor:
+        picture = torch.zeros(len(cells), 1, 32, 32)
+        picture[:, :, 2:-2, 2:-2] = cells[:, None, :1, :1].float()
+        return picture
+
+    monkeypatch.setattr(decoded, "cells_of", lambda data: decoded.Cells(show, None, 1, 4))
+    data = {"source": "codes", "of": "mnist", "labels": ["7", "0"]}
+    samples = evaluate.Samples(torch.tensor([0, 1]).view(2, 1, 1).expand(2, 8, 8), torch.tensor([0, 1]), 0.0)
+    seen = evaluate.as_pixels(samples, data, {"source": "mnist", "K": 2, "cells": "threshold"})
+    assert seen.cells.shape == (2, 28, 28)
+    assert seen.cells.flatten(1).float().mean(1).tolist() == [0.0, 1.0]
+    assert seen.labels.tolist() == [7, 0]
+    assert evaluate.classified({"data": data})
+    assert not evaluate.classified({"data": {"source": "codes"}})
+
+
+def test_a_data_set_is_written_as_folders(mnist_root: Path, tmp_path: Path):
+    folders.main(["mnist", "--data-root", str(mnist_root), "--out", str(tmp_path / "out")])
+    train, test = load("mnist", "train", mnist_root), load("mnist", "test", mnist_root)
+    assert len(find(tmp_path / "out" / "train")) == len(train.images)
+    files = sorted(find(tmp_path / "out" / "test"), key=lambda path: path.stem)
+    assert [int(path.parent.name) for path in files] == test.labels.tolist()
+    with Image.open(files[3]) as picture:
+        assert picture.size == (32, 32)
+        assert np.array_equal(np.asarray(picture)[2:-2, 2:-2], test.images[3].numpy())

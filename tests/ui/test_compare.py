@@ -66,6 +66,7 @@ OTHER_LANES = [
         {"steps": 5},
         {"guidance": 2.0},
         {"temperature": 0.8},
+        {"temperature": 1.0, "tilt": 0.2},
         {"label": "any"},
         {"label": 3},
         *({"lanes": l} for l in OTHER_LANES),
