@@ -17,13 +17,24 @@ from dd.processes import Process
 MASK = 255
 
 
+def middle(image: Image.Image, W: int, H: int, drawings: bool) -> Image.Image:
+    """The middle of any picture as W x H greys; of a drawing light on dark, as the data are, with full contrast."""
+    grey = crop(image.convert("L"), W, H)
+    if not drawings:
+        return grey
+    grey = ImageOps.autocontrast(grey, cutoff=1)
+    values = np.asarray(grey)
+    border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
+    return ImageOps.invert(grey) if border.mean() > values.mean() else grey
+
+
 class GreyLevels:
-    """Categories 0..K-1 are greys from black to white; a cell is a pixel."""
+    """Categories 0..K-1 are greys from black to white; a cell is a pixel. drawings: see `middle`."""
 
     factor, greys = 1, True
 
-    def __init__(self, K: int):
-        self.levels = torch.linspace(0, 1, K)
+    def __init__(self, K: int, drawings: bool = True):
+        self.levels, self.drawings = torch.linspace(0, 1, K), drawings
 
     def of_points(self, p: Tensor) -> np.ndarray:
         """Mean greys (B, H, W) of points p (B, K, H, W)."""
@@ -38,11 +49,8 @@ class GreyLevels:
         return _greys(self.levels[cells])
 
     def read(self, image: Image.Image, H: int, W: int) -> Tensor:
-        """Categories (H, W) of any picture: its middle, light on dark as the data are, with full contrast."""
-        grey = ImageOps.autocontrast(crop(image.convert("L"), W, H), cutoff=1)
-        values = np.asarray(grey)
-        border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
-        values = 255 - values if border.mean() > values.mean() else values
+        """Categories (H, W) of the middle of any picture."""
+        values = np.asarray(middle(image, W, H, self.drawings))
         return torch.from_numpy(values.astype(np.int64)) * len(self.levels) // 256
 
 
@@ -53,15 +61,16 @@ def decoded(name: str, data: dict, vqvae: Checkpoint) -> "Decoded":
             f"{name} was trained on the codes of another {data['vqvae']} ({data['vqvae_sha256'][:12]}, here is "
             f"{vqvae.sha256[:12]}): fetch the two together"
         )
-    return Decoded(vqvae.network)
+    return Decoded(vqvae.network, drawings="of" in data)
 
 
 class Decoded:
-    """Categories are the codes of a VQ-VAE with one colour; a cell is factor x factor pixels."""
+    """Categories are codes of a VQ-VAE with one colour; a cell is factor x factor pixels. drawings: see `middle`."""
 
     greys = False
 
-    def __init__(self, vqvae: VqVae):
+    def __init__(self, vqvae: VqVae, drawings: bool = False):
+        self.drawings = drawings
         self.vqvae, self.factor = vqvae.to(memory_format=torch.channels_last), vqvae.factor
         self.device = next(vqvae.parameters()).device
 
@@ -88,7 +97,7 @@ class Decoded:
     @torch.inference_mode()
     def read(self, image: Image.Image, H: int, W: int) -> Tensor:
         """Codes (H, W) of the middle of any picture."""
-        x = to_tensor(crop(image.convert("L"), W * self.factor, H * self.factor)).to(self.device)
+        x = to_tensor(middle(image, W * self.factor, H * self.factor, self.drawings)).to(self.device)
         with autocast(self.device):
             return self.vqvae.encode(x)[0].cpu()
 

@@ -294,7 +294,7 @@ class Models:
         """How the categories of this denoiser are shown."""
         data = self.get(name).config["data"]
         if "vqvae" not in data:
-            return GreyLevels(data["K"])
+            return GreyLevels(data["K"], drawings=data["source"] != "folder")
         return decoded(name, data, self.vqvae(data["vqvae"]))
 
     def _load_vqvae_once(self, name: str) -> Checkpoint:

@@ -122,7 +122,19 @@ def test_a_drawing_is_read_light_on_dark():
     assert torch.equal(cells, GreyLevels(2).read(ImageOps.invert(paper), 28, 28))
 
 
-def test_codes_of_a_picture_decode_to_its_size():
+def test_a_photograph_is_read_as_it_is():
+    photo = Image.new("L", (64, 64), 200)
+    ImageDraw.Draw(photo).rectangle((20, 20, 40, 40), 120)
+    cells = GreyLevels(16, drawings=False).read(photo, 32, 32)
+    assert (int(cells[0, 0]), int(cells[15, 15])) == (200 // 16, 120 // 16)
+
+
+def test_codes_of_a_picture_decode_to_its_size_and_a_drawing_s_are_those_of_light_on_dark():
     torch.manual_seed(0)
-    look = Decoded(VqVae(**VQVAE).eval())
-    assert look.read(Image.new("RGB", (90, 40), "red"), 6, 6).shape == (6, 6)
+    vqvae, photo = VqVae(**VQVAE).eval(), Image.new("RGB", (90, 40), "white")
+    ImageDraw.Draw(photo).ellipse((35, 10, 55, 30), "black")
+    look = Decoded(vqvae)
+    assert look.read(photo, 6, 6).shape == (6, 6)
+    drawn = Decoded(vqvae, drawings=True).read(photo, 6, 6)
+    assert torch.equal(drawn, look.read(ImageOps.invert(photo), 6, 6))
+    assert not torch.equal(drawn, look.read(photo, 6, 6))

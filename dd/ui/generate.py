@@ -34,7 +34,8 @@ INTRO = (
     "network's current guess of the clean image."
 )
 CODES = (
-    "A face is a grid of codes, which a VQ-VAE paints: on the left what every cell's own noisy state says of its code."
+    "A picture is a grid of codes here, which a VQ-VAE paints: on the left what every cell's own noisy state says "
+    "of its code."
 )
 STEPS_LEAST = 4
 
