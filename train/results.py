@@ -47,6 +47,7 @@ KINDS = ("bound", "samples", "flow-bound", "steps-bound", "time")
 TIMED = 16  # images of a timing at once, twice, since the first call compiles the network
 CALLS = (100, 50, 25, 10, 250)
 BEGIN, END = "<!-- train.results: begin -->", "<!-- train.results: end -->"
+SAMPLER = ("process", "sampler")
 FIGURES = ("fid", "precision", "recall", "accuracy")
 Record = dict[str, Any]
 
@@ -130,7 +131,7 @@ def _flow_bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process
     for checkpoint, process_ in (pair for pair in pairs if isinstance(pair[1], Dirichlet)):
         setting = _setting(args, checkpoint, process_, "flow-bound")
         setting |= {"images": args.flow_images, "steps": evaluate.ODE_STEPS}
-        yield setting, _steps_bound_job(args, checkpoint, process_, setting)
+        yield setting, _sampler_bound_job(args, checkpoint, process_, setting)
 
 
 def _steps_bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]]) -> Iterator[Job]:
@@ -138,7 +139,7 @@ def _steps_bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Proces
         for steps in sorted({*args.calls, process_.T}):
             setting = _setting(args, checkpoint, process_, "steps-bound")
             setting |= {"images": args.steps_bound_images, "steps": steps}
-            yield setting, _steps_bound_job(args, checkpoint, process_, setting)
+            yield setting, _sampler_bound_job(args, checkpoint, process_, setting)
 
 
 def _times(args: argparse.Namespace, cells: list[tuple[Checkpoint, Process, str, int]]) -> Iterator[Job]:
@@ -173,9 +174,11 @@ def _bound_job(args: argparse.Namespace, checkpoint: Checkpoint, process_: Proce
     return measure
 
 
-def _steps_bound_job(
+def _sampler_bound_job(
     args: argparse.Namespace, checkpoint: Checkpoint, process_: Process, setting: Record
 ) -> Callable[[], Record]:
+    """The bound of what a sampler does: of the flow, or of a chain in so many steps."""
+
     def measure() -> Record:
         x0 = load_cells(checkpoint.config, args.split, args.data_root, setting["images"])
         generator = torch.Generator().manual_seed(args.seed)
@@ -285,17 +288,9 @@ def _bound_table(bounds: list[Record]) -> str:
 
 
 def _steps_bound_table(bounds: list[Record]) -> str:
-    columns = sorted({r["steps"] for r in bounds})
     counts = ", ".join(dict.fromkeys(f"{r['images']:,} images of the {r['split']} split" for r in bounds))
-    lines = [
-        f"L_vb of the chains when sampling in that many steps, every term, nats per image ({counts}):\n",
-        "| process | " + " | ".join(map(str, columns)) + " |",
-        "|---|" + "---|" * len(columns),
-    ]
-    for name in dict.fromkeys(r["process"] for r in bounds):
-        row = {r["steps"]: f"{r['nll_nats']:.2f} ± {r['nll_stderr']:.2f}" for r in bounds if r["process"] == name}
-        lines.append(f"| {name} | " + " | ".join(row.get(c, "") for c in columns) + " |")
-    return "\n".join(lines) + "\n"
+    head = f"L_vb of the chains when sampling in that many steps, every term, nats per image ({counts}):"
+    return f"{head}\n\n" + _by(bounds, "steps", ("process",), lambda r: f"{r['nll_nats']:.2f} ± {r['nll_stderr']:.2f}")
 
 
 def _group(record: Record) -> tuple:
@@ -319,7 +314,7 @@ def _sample_tables(cells: list[Record]) -> str:
     budgets = sorted({r["budget"] for r in cells})
     rows = list(dict.fromkeys((r["process"], r["sampler"]) for r in cells))
     if len(budgets) > 1:
-        lines += ["FID by network calls:\n", _by_calls(cells, "fid")]
+        lines += ["FID by network calls:\n", _by(cells, "budget", SAMPLER, lambda r: f"{r['fid']:.3g}")]
     lines += [
         "| process | sampler | calls | FID | times the floor | precision | recall | class accuracy |",
         "|---|---|---|---|---|---|---|---|",
@@ -336,17 +331,18 @@ def _time_table(times: list[Record]) -> str:
     head = (
         f"Seconds per image by network calls, guidance {times[0]['guidance']:g}, {TIMED} images at once, on {machines}:"
     )
-    return f"{head}\n\n{_by_calls(times, 'seconds_per_image')}"
+    return f"{head}\n\n" + _by(times, "budget", SAMPLER, lambda r: f"{r['seconds_per_image']:.3g}")
 
 
-def _by_calls(cells: list[Record], key: str) -> str:
-    """A row a process and sampler, a column a number of network calls."""
-    budgets = sorted({r["budget"] for r in cells})
-    lines = ["| process | sampler | " + " | ".join(map(str, budgets)) + " |", "|---|---|" + "---|" * len(budgets)]
-    for row in dict.fromkeys((r["process"], r["sampler"]) for r in cells):
-        figures = {r["budget"]: f"{r[key]:.3g}" for r in cells if (r["process"], r["sampler"]) == row}
-        lines.append(f"| {row[0]} | {row[1]} | " + " | ".join(figures.get(b, "") for b in budgets) + " |")
-    return "\n".join(lines) + "\n"
+def _by(cells: list[Record], column: str, row: tuple[str, ...], figure: Callable[[Record], str]) -> str:
+    """A table of figures: a column for every value of the key `column`, a row for every one of the keys `row`."""
+    columns = sorted({r[column] for r in cells})
+    rows: dict[tuple, dict] = {}
+    for r in cells:
+        rows.setdefault(tuple(r[key] for key in row), {})[r[column]] = figure(r)
+    lines = [[*row, *map(str, columns)], ["---"] * (len(row) + len(columns))]
+    lines += [[*name, *(figures.get(c, "") for c in columns)] for name, figures in rows.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def page(old: str, records: list[Record]) -> str:

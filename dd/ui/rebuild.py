@@ -25,7 +25,7 @@ INTRO = (
 WHERE, DECODES_TO = "Where the clicked code is used", "What it decodes to"
 NOTHING_YET = "Upload a picture, or choose one of the examples."
 FORGOTTEN = "this picture was left alone for half an hour and forgotten; press Rebuild first"
-SIZES = (64, 128, 256, 384, 512)
+SIZES = (32, 64, 128, 256, 384, 512)
 MOST_BARS = 48
 LEAST_EDGE = 320  # pixels that the longer side of a map has at least, so that the codes of a face can be told apart
 
@@ -203,8 +203,9 @@ def nothing(why: str) -> tuple:
 
 
 def _size(models: Models, name: str) -> int:
-    """Faces were learnt at 64 pixels; photographs are shown larger than they were learnt."""
-    return 64 if models.config(name)["network"]["colours"] == 1 else 256
+    """Faces and garments as they were learnt; photographs are shown larger."""
+    config = models.config(name)
+    return config["data"]["size"] if config["network"]["colours"] == 1 else 256
 
 
 def table(done: Rebuilt, others: list[Quality]) -> str:
