@@ -1,13 +1,13 @@
 """What a reverse step costs, and how much of it is not the network.
 
     python -m bench.steps checkpoints/digits --images 16
-    python -m bench.steps train/configs/faces.yaml --grid 16 16
+    python -m bench.steps train/configs/faces.yaml --grid 16 16 --K 512
 
 Prints one JSON object, in milliseconds, medians over --repeats: the network call; for every process and sampler,
-evidence and step together and their share of the network's time; for every process, what a training image costs
-outside the network (noise, evidence and loss); a step of the page's four lanes against a step of one. A configuration
-in place of a checkpoint is measured with an untrained network. As in the app, the network has all cores and the rest
-one thread.
+evidence and step together, for each of a step's network calls, and their share of the network's time; for every
+process, what a training image costs outside the network (noise, evidence and loss); a step of the page's four lanes
+against a step of one. A configuration in place of a checkpoint is measured with an untrained network. As in the app,
+the network has all cores and the rest one thread.
 """
 
 import argparse
@@ -24,9 +24,9 @@ import yaml
 from dd import checkpoints
 from dd.data import grid_of
 from dd.device import CORES, for_inference, keep_freed_memory
-from dd.processes import REGISTRY, Process, process
+from dd.processes import REGISTRY, Process, process, suits
 from dd.runs import Lane
-from dd.samplers import Denoiser, race, reverse, time_grid
+from dd.samplers import Denoiser, calls_per_step, race, reverse, time_grid
 
 LANES = (
     Lane("dirichlet", "dirichlet"), Lane("d3pm-absorbing", "ancestral"),
@@ -44,11 +44,17 @@ def milliseconds(action: Callable[[], object], repeats: int) -> float:
     return statistics.median(times[2:])
 
 
-def outside(process_: Process, method: str, f: torch.Tensor, x: torch.Tensor, generator: torch.Generator) -> None:
-    """What a sampler adds to each of its network calls."""
-    x = x.clone()  # a new state: what a process keeps of the last one must not be left out
-    process_.evidence(x, 0.5)
-    process_.step(x, f, 0.5, 0.49, {"heun": "ode", "langevin": "dirichlet"}.get(method, method), generator)
+def outside(process_: Process, method: str, f: torch.Tensor, x0: torch.Tensor, steps: int) -> float:
+    """Milliseconds that a sampler adds to each of its network calls, in the middle of a run from images x0."""
+    generator, times = torch.Generator().manual_seed(0), torch.linspace(0.5, 0.4, steps + 4).tolist()
+    run = reverse(process_, process_.perturb(x0, 0.5, generator), times, method, generator)
+    next(run)
+
+    def step() -> None:
+        while not run.send(f).shown:
+            pass
+
+    return milliseconds(step, steps) / calls_per_step(method)
 
 
 def training(process_: Process, f: torch.Tensor, x0: torch.Tensor, generator: torch.Generator) -> None:
@@ -74,10 +80,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("source", help="a checkpoint, or the configuration of an untrained network")
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--grid", type=int, nargs=2, help="cells of an image where the checkpoint does not say (28 28)")
+    parser.add_argument("--K", type=int, help="categories, in place of the configuration's")
     parser.add_argument("--repeats", type=int, default=20)
     args = parser.parse_args(argv)
+    if args.K and not args.source.endswith(".yaml"):
+        parser.error("--K is for a configuration: the network of a checkpoint has its own")
     if args.source.endswith(".yaml"):
         config = yaml.safe_load(Path(args.source).read_text())
+        if args.K:
+            config["network"]["K"] = config["data"]["K"] = args.K
         network = checkpoints.build(config).eval()
     else:
         checkpoint = checkpoints.load(args.source)
@@ -90,11 +101,10 @@ def main(argv: list[str] | None = None) -> None:
     f, x0 = torch.randn(args.images, K, H, W, generator=generator), torch.randint(K, (args.images, H, W))
     network_ms = milliseconds(lambda: denoise(f), args.repeats)
     steps, per_image = {}, {}
-    for name in REGISTRY:
+    for name in (name for name in REGISTRY if suits(name, config["data"])):
         process_ = process(name, K, H * W)
-        x = process_.perturb(x0, 0.5, generator)
         for method in process_.methods:
-            ms = milliseconds(lambda p=process_, x=x, m=method: outside(p, m, f, x, generator), args.repeats)
+            ms = outside(process_, method, f, x0, args.repeats)
             steps[f"{name}/{method}"] = {"ms": round(ms, 2), "share": round(ms / network_ms, 3)}
         if "bound" in process_.losses:
             per_image[name] = round(
@@ -106,6 +116,7 @@ def main(argv: list[str] | None = None) -> None:
         json.dumps(
             {
                 "source": args.source,
+                "K": K,
                 "images": args.images,
                 "network_ms": round(network_ms, 2),
                 "outside": steps,
