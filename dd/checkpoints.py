@@ -68,9 +68,9 @@ def temperature(config: dict[str, Any]) -> float:
     return config.get("temperature", 1.0)
 
 
-def tilt(config: dict[str, Any], temperature: float) -> float:
-    """The one that was chosen beside a checkpoint's temperature; at temperature 1 the network is as it was trained."""
-    return 0.0 if temperature == 1.0 else config.get("tilt", 0.0)
+def tilt(config: dict[str, Any], T: float) -> float:
+    """The one that was chosen beside a checkpoint's temperature; who asks for T = 1 instead wants it as trained."""
+    return 0.0 if T == 1.0 != temperature(config) else config.get("tilt", 0.0)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

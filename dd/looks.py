@@ -61,16 +61,19 @@ def decoded(name: str, data: dict, vqvae: Checkpoint) -> "Decoded":
             f"{name} was trained on the codes of another {data['vqvae']} ({data['vqvae_sha256'][:12]}, here is "
             f"{vqvae.sha256[:12]}): fetch the two together"
         )
-    return Decoded(vqvae.network, drawings="of" in data)
+    return Decoded(vqvae.network, "of" in data, data.get("border", 0))
 
 
 class Decoded:
-    """Categories are codes of a VQ-VAE with one colour; a cell is factor x factor pixels. drawings: see `middle`."""
+    """Categories are codes of a VQ-VAE with one colour; a cell is factor x factor pixels.
+
+    drawings: see `middle`; border: black pixels that every picture of the data has on every side.
+    """
 
     greys = False
 
-    def __init__(self, vqvae: VqVae, drawings: bool = False):
-        self.drawings = drawings
+    def __init__(self, vqvae: VqVae, drawings: bool = False, border: int = 0):
+        self.drawings, self.border = drawings, border
         self.vqvae, self.factor = vqvae.to(memory_format=torch.channels_last), vqvae.factor
         self.device = next(vqvae.parameters()).device
 
@@ -97,7 +100,8 @@ class Decoded:
     @torch.inference_mode()
     def read(self, image: Image.Image, H: int, W: int) -> Tensor:
         """Codes (H, W) of the middle of any picture."""
-        x = to_tensor(middle(image, W * self.factor, H * self.factor, self.drawings)).to(self.device)
+        inner = middle(image, W * self.factor - 2 * self.border, H * self.factor - 2 * self.border, self.drawings)
+        x = to_tensor(ImageOps.expand(inner, self.border)).to(self.device)
         with autocast(self.device):
             return self.vqvae.encode(x)[0].cpu()
 

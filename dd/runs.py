@@ -91,7 +91,7 @@ class Recipe:
     label: int | str = "each"
     guidance: float = 1.0
     temperature: float | None = 1.0
-    tilt: float | None = 0.0
+    tilt: float | None = None
     seed: int = 0
     equal_calls: bool = False
     sha256: str = ""
@@ -109,6 +109,7 @@ class Recipe:
         try:
             raw = json.loads(text)
             raw.pop("measured", None)
+            raw.setdefault("tilt", 0.0)  # of before there was one
             lanes = tuple(Lane(**lane) for lane in raw.pop("lanes"))
             given = raw.pop("given", None)
             return Recipe(lanes=lanes, given=None if given is None else Given(**given), **raw)
@@ -142,11 +143,19 @@ def real(value: object, name: str, low: float, high: float) -> float:
 
 
 def warmth(config: dict[str, Any], temperature: float | None, tilt: float | None) -> tuple[float, float]:
-    """Temperature and tilt (dd.samplers.Denoiser), those of a checkpoint's configuration for None; RecipeError."""
-    T = real(checkpoints.temperature(config) if temperature is None else temperature, "Temperature", *TEMPERATURES)
-    k = real(checkpoints.tilt(config, T) if tilt is None else tilt, "Tilt", *TILTS)
-    if T - abs(k) / 2 < TEMPERATURES[0]:
-        raise RecipeError(f"with a tilt of {k:g} the temperature must be at least {abs(k) / 2 + TEMPERATURES[0]:g}")
+    """Temperature T and tilt k (dd.samplers.Denoiser), those of a checkpoint's configuration for None.
+
+    T - |k|/2 and T + |k|/2 stay within TEMPERATURES: the checkpoint's own tilt gives way to the temperature asked for,
+    another one is a RecipeError.
+    """
+    low, high = TEMPERATURES
+    T = real(checkpoints.temperature(config) if temperature is None else temperature, "Temperature", low, high)
+    room = 2 * min(T - low, high - T)
+    if tilt is None:
+        return T, max(-room, min(room, checkpoints.tilt(config, T)))
+    k = real(tilt, "Tilt", *TILTS)
+    if abs(k) > room + 1e-9:
+        raise RecipeError(f"at a temperature of {T:g} the tilt must be from {-room:g} to {room:g}, not {k:g}")
     return T, k
 
 
@@ -286,7 +295,7 @@ class Models:
         """The checkpoint of that architecture that has learnt the same data as model `name`."""
 
         def learnt(model: str) -> list:
-            return [self.config(model)["data"].get(key) for key in ("source", "K", "cells")]
+            return [self.config(model)["data"].get(key) for key in ("source", "folder", "K", "cells")]
 
         return next((other for other in self.names(architecture) if learnt(other) == learnt(name)), None)
 
@@ -364,8 +373,9 @@ class Run:
         self.cells: list[Tensor] | None = None
 
     def _denoiser(self, checkpoint: Checkpoint, process_: Process, known: Tensor | None) -> Denoiser:
-        warmth = felt(self.recipe.temperature, self.recipe.tilt, process_.name)
-        return Denoiser(checkpoint.network, self.labels, self.recipe.guidance, known, *warmth)
+        recipe = self.recipe
+        temperature, tilt = felt(recipe.temperature, recipe.tilt, process_.name)
+        return Denoiser(checkpoint.network, self.labels, recipe.guidance, known, temperature, tilt)
 
     def _labels(self, classes: int) -> Tensor | None:
         n, label = self.recipe.images, self.recipe.label

@@ -156,6 +156,8 @@ class Denoiser:
             l = torch.where(known >= 0, certain, l)
         f = self._guided(l.to(self.device)).float().to(evidence.device)
         if self.tilt:
+            if t is None:
+                raise ValueError("a tilted temperature depends on t: give the times of the evidence")
             f = f / (self.temperature + self.tilt * (t.to(f) - 0.5)).view(-1, 1, 1, 1)
         else:
             f = f / self.temperature

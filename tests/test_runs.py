@@ -172,8 +172,14 @@ def test_the_tilt_is_the_checkpoint_s_own_where_none_is_named_but_for_a_network_
     assert not torch.equal(own.exhaust()[0], even.exhaust()[0])
     trained = Run(dataclasses.replace(recipe, temperature=1.0), models)
     assert (trained.recipe.temperature, trained.recipe.tilt) == (1.0, 0.0)
-    with pytest.raises(RecipeError, match="the temperature must be at least"):
+    with pytest.raises(RecipeError, match=r"must be from -1\.4 to 1\.4"):
         Run(dataclasses.replace(recipe, tilt=1.9), models)
+    for temperature, tilt in ((0.3, 0.4), (0.6, 1.0), (1.9, -0.2)):
+        asked = dataclasses.replace(recipe, temperature=temperature, tilt=tilt)
+        assert Run(asked, models).recipe.tilt == tilt
+    for temperature, tilt in ((0.1, 0.0), (0.25, -0.3), (2.0, 0.0)):  # the checkpoint's own gives way
+        asked = dataclasses.replace(recipe, temperature=temperature)
+        assert Run(asked, models).recipe.tilt == pytest.approx(tilt)
 
 
 @pytest.mark.parametrize("lane", [Lane(), Lane("gaussian", "ddim"), Lane("d3pm-absorbing", "ancestral")])

@@ -128,7 +128,7 @@ def test_a_tilted_temperature_is_that_of_the_time_when_a_cell_is_drawn() -> None
     """A masked cell is drawn at a time that is uniform in t, so its law is the mean of q^(1/T(t)) over t."""
     q, generator = torch.tensor([0.5, 0.3, 0.2]), torch.Generator().manual_seed(7)
     chain = process("d3pm-absorbing", 3, 1)
-    for tilt in (-0.6, 0.6):
+    for tilt in (-0.6, 0.3):
         denoise = Denoiser(Independent(q), temperature=0.5, tilt=tilt)
         x = generate(chain, denoise, (1, 40_000, 1), 64, generator)
         T = 0.5 + tilt * (torch.linspace(0, 1, 1001)[:, None] - 0.5)
@@ -140,6 +140,8 @@ def test_a_tilt_leaves_the_middle_of_the_way_alone() -> None:
     f, l = Independent(torch.tensor([0.5, 0.3, 0.2])).requires_grad_(False), torch.zeros(3, 3, 1, 1)
     t = torch.tensor([1.0, 0.5, 0.0])
     assert torch.equal(Denoiser(f)(l, t), f(l))
+    with pytest.raises(ValueError, match="give the times"):
+        Denoiser(f, tilt=0.5)(l)
     ratio = f(l) / Denoiser(f, temperature=0.75, tilt=0.5)(l, t)
     assert torch.allclose(ratio, torch.tensor([1.0, 0.75, 0.5]).view(3, 1, 1, 1))
 
@@ -237,6 +239,24 @@ def test_lanes_of_one_network_share_every_call() -> None:
 
     list(race([lane("dirichlet", "euler"), lane("d3pm-uniform", "ancestral"), lane("gaussian", "heun")], count))
     assert asked == [6, 2] * 6
+
+
+@pytest.mark.parametrize("method", ["dirichlet", "heun"])
+def test_the_network_is_told_the_times_of_every_lane(method: str) -> None:
+    """Two lanes at times of their own: of a step, and for methods of two calls of its end."""
+    toy, told, process_ = three_cells(), [], process("dirichlet", 3, 3)
+
+    def listen(l: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        told.append(t.tolist())
+        return toy.denoise(l)
+
+    def lane(times: list[float]):
+        generator = torch.Generator().manual_seed(0)
+        return reverse(process_, process_.prior((2, 1, 3), generator), times, method, generator)
+
+    list(race([lane([1.0, 0.75, 0.0]), lane([0.5, 0.25, 0.0])], listen))
+    begun = [[1.0, 1.0, 0.5, 0.5], [0.75, 0.75, 0.25, 0.25]]
+    assert told == (begun if method == "dirichlet" else [begun[0], begun[1], begun[1], [0.0] * 4])
 
 
 def test_bad_requests() -> None:

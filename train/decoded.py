@@ -2,7 +2,7 @@
 
 fid           N samples, with the classes of N real pictures, against every real picture
 fid_mean      the part of it that is a difference of means, |mu - mu_real|^2; the rest is of the covariances
-fid_rebuilt   N of the real pictures as their cells show them, against every real picture
+fid_rebuilt   N of the real pictures as their cells show them, against every real picture; fid_rebuilt_mean likewise
 fid_ratio     the one over the other: what the denoiser loses, measured by what the cells lose
 """
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dd import checkpoints, perceptual
-from dd.data import Labelled, some, to_cells
+from dd.data import LABELS, Labelled, load, some, to_cells
 from dd.looks import decoded
 from dd.metrics import frechet_parts, precision_recall
 from dd.networks.vqvae import VqVae
@@ -69,11 +69,19 @@ def find_vqvae(source: str | Path, config: dict, folder: str | Path | None) -> P
     return folder
 
 
-def load_split(data: dict, split: str, root: str | Path) -> Labelled:
-    """The cells of the pictures below `root` (see train.pictures.files_of), of a denoiser's `data`."""
+def grids(data: dict, split: str, root: str | Path) -> Labelled:
+    """The cells of the pictures below `root` (see train.pictures.files_of), of a denoiser's `data`; of a data set that
+    torchvision keeps there, where `data` says of which."""
     kind = cells_of(data)
+    if "of" in data:
+        whole = load(data["of"], split, root)
+        bordered = F.pad(whole.images[:, None] / 255, (data["border"],) * 4)
+        classes = torch.tensor([data["labels"].index(name) for name in LABELS[data["of"]]])
+        return Labelled(torch.cat([kind.read(part) for part in bordered.split(BATCH)]), classes[whole.labels])
     held_out = checkpoints.read_config(data["vqvae_folder"])["data"] if data["source"] == "codes" else data
     pictures = readable(files_of(root, split, held_out), kind.colours)
+    if not len(pictures):
+        raise ValueError(f"no picture below {root} is in the {split} split; give a folder with more of them")
     size = data["grid"][0] * kind.side
     parts = torch.arange(len(pictures)).split(BATCH)
     cells = torch.cat([kind.read(pictures.whole(part.tolist(), size)) for part in parts])
@@ -102,6 +110,7 @@ class Gallery:
     real: Tensor
     rebuilt: Tensor
     fid_rebuilt: float
+    fid_rebuilt_mean: float
     labels: Tensor | None
 
 
@@ -120,7 +129,8 @@ def gallery(kind: Cells, root: str | Path, size: int, images: int, names: list[s
     rebuilt = torch.cat([features(kind.show(kind.read(pictures.whole(p.tolist(), size)))) for p in chosen_parts])
     classes, found = labels(pictures.files)
     chosen = torch.from_numpy(classes)[order] if found == names else None
-    return Gallery(real, rebuilt, sum(frechet_parts(rebuilt, real)), chosen)
+    mean, covariance = frechet_parts(rebuilt, real)
+    return Gallery(real, rebuilt, mean + covariance, mean, chosen)
 
 
 def compare(kind: Cells, cells: Tensor, gallery_: Gallery) -> dict[str, float]:
@@ -129,6 +139,7 @@ def compare(kind: Cells, cells: Tensor, gallery_: Gallery) -> dict[str, float]:
     mean, covariance = frechet_parts(made, gallery_.real)
     precision, recall = precision_recall(gallery_.rebuilt, made)
     return {
-        "fid": mean + covariance, "fid_mean": mean, "fid_rebuilt": gallery_.fid_rebuilt,
+        "fid": mean + covariance, "fid_mean": mean,
+        "fid_rebuilt": gallery_.fid_rebuilt, "fid_rebuilt_mean": gallery_.fid_rebuilt_mean,
         "fid_ratio": (mean + covariance) / gallery_.fid_rebuilt, "precision": precision, "recall": recall,
     }  # fmt: skip

@@ -182,7 +182,9 @@ def load_data(config: dict, args: argparse.Namespace) -> tuple[Labelled, Labelle
         return *(load_grids(args.codes, split) for split in splits), code_look(config, args.codes)
     if data["source"] == "folder":
         files, size = [files_of(Path(args.data_root) / data["folder"], s, data) for s in splits], data["grid"][0]
-        train, data["labels"] = greys(files[0], size, mirror=True)
+        train, data["labels"] = greys(files[0], size, data.get("mirror", False))
+        if len(data["labels"]) != config["network"]["classes"] != 0:
+            raise SystemExit(f"the classes {data['labels']} are not the {config['network']['classes']} of the network")
         return train, greys(files[1], size)[0], GreyLevels(data["K"])
     return *(load(data["source"], split, args.data_root) for split in splits), GreyLevels(data["K"])
 

@@ -40,6 +40,7 @@ from pathlib import Path
 from statistics import median_low
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -124,13 +125,12 @@ def load_cells(config: dict, split: str, root: str | Path, images: int, draws: i
 
 def _load(data: dict, split: str, root: str | Path) -> Labelled:
     source = data["source"]
-    if source in IN_FOLDERS:
-        return decoded.load_split(data, split, root)
     try:
-        return load(source, split, root)
+        return decoded.grids(data, split, root) if source in IN_FOLDERS else load(source, split, root)
     except (RuntimeError, OSError) as error:
         raise EvaluationError(
-            f"no {source} under {root}, and it cannot be downloaded ({error}); give its folder with --data-root"
+            f"no {data.get('of', source)} under {root}, and it cannot be downloaded ({error}); "
+            "give its folder with --data-root"
         ) from error
 
 
@@ -376,6 +376,8 @@ def evaluate(args: argparse.Namespace) -> dict:
     temperature, tilt = felt(*warmth(config, args.temperature, args.tilt), args.process)
     if args.temperature not in (None, temperature):
         raise EvaluationError(f"{args.process} regresses intensities and has no temperature; leave out --temperature")
+    if args.tilt not in (None, tilt):
+        raise EvaluationError(f"{args.process} regresses intensities and has no temperature; leave out --tilt")
     record = dict.fromkeys(KEYS) | {
         "checkpoint": checkpoint.name, "sha256": checkpoint.sha256, "process": args.process, "sampler": sampler,
         "steps": args.steps, "calls": args.steps * calls_per_step(sampler, args.guidance),
@@ -449,9 +451,14 @@ def judge_of(config: dict, args: argparse.Namespace, device: torch.device) -> Ju
     data = config["data"]
     if classified(config):
         classifier = find_classifier(config, args.classifier, device)
-        pixels = classifier.config if data["source"] == "codes" else config
-        reference_ = reference(pixels, classifier.network, args.split, args.images, args.data_root)
-        return Judge(lambda samples: compare(as_pixels(samples, data, pixels["data"]), reference_))
+        if data["source"] != "codes":
+            reference_ = reference(config, classifier.network, args.split, args.images, args.data_root)
+            return Judge(lambda samples: compare(samples, reference_))
+        pixels, kind = classifier.config["data"], decoded.cells_of(data)
+        if unknown := set(data["labels"]) - set(LABELS[pixels["source"]]):
+            raise EvaluationError(f"{classifier.name} knows no class {unknown.pop()!r}, which {config['name']} has")
+        reference_ = reference(classifier.config, classifier.network, args.split, args.images, args.data_root)
+        return Judge(lambda samples: compare(as_pixels(samples, kind, data, pixels), reference_))
     kind = decoded.cells_of(data)
     try:
         gallery = decoded.gallery(kind, args.data_root, grid_of(data)[0] * kind.side, args.images, data.get("labels"))
@@ -460,14 +467,10 @@ def judge_of(config: dict, args: argparse.Namespace, device: torch.device) -> Ju
     return Judge(lambda samples: decoded.compare(kind, samples.cells, gallery), gallery.labels)
 
 
-def as_pixels(samples: Samples, data: dict, pixels: dict) -> Samples:
-    """Samples of codes as cells of the data set that the codes are of, without border; others as they are."""
-    if data["source"] != "codes":
-        return samples
-    kind, (H, W) = decoded.cells_of(data), grid_of(pixels)
+def as_pixels(samples: Samples, kind: decoded.Cells, data: dict, pixels: dict) -> Samples:
+    """Samples of codes (data) as cells of the data set that the codes are of (pixels), without border."""
     pictures = torch.cat([kind.show(part)[:, 0] for part in samples.cells.split(BATCH)])
-    top, left = (pictures.shape[1] - H) // 2, (pictures.shape[2] - W) // 2
-    greys = (255 * pictures[:, top : top + H, left : left + W]).round()
+    greys = (255 * F.pad(pictures, (-data["border"],) * 4)).round()
     cells = to_cells(greys, pixels["K"], pixels["cells"], torch.Generator().manual_seed(DATA_SEED))
     names = torch.tensor([LABELS[pixels["source"]].index(name) for name in data["labels"]])
     return replace(samples, cells=cells, labels=None if samples.labels is None else names[samples.labels])
@@ -489,7 +492,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--split", default="held-out", choices=("held-out", "test"), help="test: final figures only")
     parser.add_argument("--classifier", help="folder of the judge (default: the shipped one)")
     parser.add_argument(
-        "--data-root", "--data", default="data", help="where torchvision finds or puts the data; for codes, pictures"
+        "--data-root",
+        "--data",
+        default="data",
+        help="where torchvision finds or puts the data; pictures, if it was those",
     )
     parser.add_argument("--vqvae", help="for codes: the folder of their VQ-VAE (default: beside the checkpoint)")
     parser.add_argument("--seed", type=int, default=0)

@@ -169,6 +169,8 @@ def greys(files: list[Path], size: int, mirror: bool = False) -> tuple[Labelled,
     mirror: every mirror image too, after all the others.
     """
     pictures = readable(files, 1)
+    if not len(pictures):
+        raise SystemExit("there are no pictures to learn from, or none held out; more of them, or another held_out")
     images = torch.cat([(255 * pictures.whole([i], size)[:, 0]).round().to(torch.uint8) for i in range(len(pictures))])
     classes, names = labels(pictures.files)
     classes = torch.from_numpy(classes)

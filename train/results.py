@@ -303,9 +303,9 @@ def _sample_tables(cells: list[Record]) -> str:
     split, guidance, temperature, tilt, images, seed, _ = _group(cells[0])
     name = cells[0]["checkpoint"]
     floor_ = cells[0]["fid_floor"]
-    codes = "fid_rebuilt" in cells[0]  # set against every picture, whatever the split
-    floor_of = "as many pictures, rebuilt from their codes" if codes else "training images against the same"
-    against = "every picture" if codes else f"{images:,} images of the {split} split"
+    pictures = "fid_rebuilt" in cells[0]  # set against all of them, whatever the split
+    floor_of = "as many pictures, as their cells show them" if pictures else "training images against the same"
+    against = "every picture" if pictures else f"{images:,} images of the {split} split"
     lines = [
         f"### {name}, {images:,} samples, temperature {temperature:g}{f', tilt {tilt:g}' if tilt else ''}, "
         f"guidance {guidance:g}\n",
@@ -340,9 +340,9 @@ def _by(cells: list[Record], column: str, row: tuple[str, ...], figure: Callable
     rows: dict[tuple, dict] = {}
     for r in cells:
         rows.setdefault(tuple(r[key] for key in row), {})[r[column]] = figure(r)
-    lines = [[*row, *map(str, columns)], ["---"] * (len(row) + len(columns))]
-    lines += [[*name, *(figures.get(c, "") for c in columns)] for name, figures in rows.items()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    lines = [f"| {' | '.join([*row, *map(str, columns)])} |", "|" + "---|" * (len(row) + len(columns))]
+    lines += [f"| {' | '.join([*name, *(figures.get(c, '') for c in columns)])} |" for name, figures in rows.items()]
+    return "\n".join(lines) + "\n"
 
 
 def page(old: str, records: list[Record]) -> str:

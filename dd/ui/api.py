@@ -69,7 +69,8 @@ def build(models: Models, engine: Engine) -> None:
             schedule: where the steps go: cosine, information, native, for gaussian also nichol, or default for the
                 sampler's own.
             frames: whether the stream carries a picture of every step.
-            temperature: of the network's beliefs, 0.1 to 2; 1 is as trained, none the one chosen for the model.
+            temperature: of the network's beliefs, 0.1 to 2; 1 is as trained, none the one chosen for the model. Other
+                ones than 1 have the model's own tilt along t.
         Returns:
             A PNG of all images and the JSON recipe that makes it again. Before them, a job streams for every step no
             picture and the state of the run: step, total, t (1 is noise, 0 is data), entropy (bits left per cell, a

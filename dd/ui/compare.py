@@ -142,8 +142,8 @@ def _row(run: Run, i: int, records: list[dict]) -> list[str]:
     """How long a lane took, and what is stored of exactly its settings; "not measured" where there is nothing."""
     made, lane, sha256 = run.recipe, run.recipe.lanes[i], run.networks[i].sha256
     steps = steps_for(made.steps, lane.method)
-    warmth = felt(made.temperature, made.tilt, lane.process)
-    stored = find_samples(records, sha256, lane.process, lane.method, steps, made.guidance, *warmth) or {}
+    temperature, tilt = felt(made.temperature, made.tilt, lane.process)
+    stored = find_samples(records, sha256, lane.process, lane.method, steps, made.guidance, temperature, tilt) or {}
     all_classes = made.label == "each" or not run.config["network"]["classes"]
     stored = stored if all_classes and lane.schedule == "default" and not lane.options else {}
     bound = find_bound(records, sha256, lane.process, lane.method) or {}

@@ -165,8 +165,9 @@ def refuse(error: Exception) -> gr.Error:
 
 def recipe(checkpoint, lanes, steps, images, label, guidance, temperature, seed, equal_calls=False) -> Recipe:
     label = label if label in ("any", "each") else _class(label)
-    own = None  # the tilt that was chosen for the checkpoint
-    return Recipe(str(checkpoint), tuple(lanes), steps, images, label, guidance, temperature, own, seed, equal_calls)
+    return Recipe(
+        str(checkpoint), tuple(lanes), steps, images, label, guidance, temperature, seed=seed, equal_calls=equal_calls
+    )  # fmt: skip
 
 
 def _class(label: object) -> int | str:

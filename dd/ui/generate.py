@@ -27,7 +27,7 @@ from dd.ui.engine import Engine
 from dd.ui.player import player
 
 INTRO = (
-    "Every cell of the image, a pixel or for faces a small patch, starts as a random point of the probability simplex: "
+    "Every cell of the image, a pixel or for codes a small patch, starts as a random point of the probability simplex: "
     "pure noise. At each step the network says how likely each category of every cell is given all the others, and the "
     "reverse diffusion moves the cells a little: under the Dirichlet process by mutation, random drift and *selection "
     "towards what the network believes*. On the left are the states on their way to a corner, on the right the "

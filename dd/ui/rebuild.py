@@ -205,7 +205,8 @@ def nothing(why: str) -> tuple:
 def _size(models: Models, name: str) -> int:
     """Faces and garments as they were learnt; photographs are shown larger."""
     config = models.config(name)
-    return config["data"]["size"] if config["network"]["colours"] == 1 else 256
+    learnt = config["data"].get("size", 64)
+    return 256 if config["network"]["colours"] == 3 else learnt if learnt in SIZES else 64
 
 
 def table(done: Rebuilt, others: list[Quality]) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 from dd import checkpoints, perceptual
 from dd.data import load
 from dd.metrics import frechet_distance
-from tests.tiny import FACES, write_faces, write_vqvae
+from tests.tiny import FACES, write_checkpoint, write_faces, write_vqvae
 from train import decoded, denoiser, evaluate, folders, neighbours, pictures
 from train.pictures import Pictures, find, is_held_out
 
@@ -73,7 +73,7 @@ def test_rebuilt_pictures_in_place_of_samples_have_ratio_one(root: Path):
     gallery = decoded.gallery(kind, root / "pictures", 32, N, ["neutral", "smiling"])
     assert decoded.gallery(kind, root / "pictures", 32, N, ["one", "other"]).labels is None
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:N]
-    known = decoded.load_split(of_codes(root), "test", root / "pictures")
+    known = decoded.grids(of_codes(root), "test", root / "pictures")
     grids = known.images
     assert torch.equal(gallery.labels, known.labels[order])
     assert decoded.compare(kind, grids[order], gallery)["fid_ratio"] == pytest.approx(1.0, rel=1e-4)
@@ -82,7 +82,7 @@ def test_rebuilt_pictures_in_place_of_samples_have_ratio_one(root: Path):
 
 
 def test_the_bound_is_that_of_the_pictures_kept_apart_by_their_names(root: Path, capsys: pytest.CaptureFixture):
-    parts = [decoded.load_split(of_codes(root), split, root / "pictures") for split in ("train", "held-out", "test")]
+    parts = [decoded.grids(of_codes(root), split, root / "pictures") for split in ("train", "held-out", "test")]
     files = find(root / "pictures")
     apart = [is_held_out(path, 0.3) for path in files]
     assert [len(part.images) for part in parts] == [40 - sum(apart), sum(apart), 40]
@@ -98,9 +98,9 @@ def test_the_bound_is_that_of_the_pictures_kept_apart_by_their_names(root: Path,
 def test_a_test_folder_is_the_test_split_and_a_train_folder_alone_has_none(root: Path, tmp_path: Path):
     (tmp_path / "train").symlink_to(root / "pictures")
     with pytest.raises(ValueError, match="no test split"):
-        decoded.load_split(of_codes(root), "test", tmp_path)
+        decoded.grids(of_codes(root), "test", tmp_path)
     (tmp_path / "test").symlink_to(root / "pictures" / "smiling")
-    sizes = [len(decoded.load_split(of_codes(root), s, tmp_path).images) for s in ("train", "held-out", "test")]
+    sizes = [len(decoded.grids(of_codes(root), s, tmp_path).images) for s in ("train", "held-out", "test")]
     assert sizes[0] + sizes[1] == 40
     assert sizes[2] == 20
 
@@ -163,7 +163,7 @@ def test_pixels_of_folders_are_trained_on_and_judged_like_codes(root: Path, tmp_
     config = {
         "name": "pixels", "architecture": "evidence-unet", "network": FACES | {"K": 16},
         "data": {"source": "folder", "folder": "pictures", "held_out": 0.3, "K": 16, "cells": "levels",
-                 "grid": [16, 16]},
+                 "grid": [16, 16], "mirror": True},
         "mixture": {"dirichlet": 4, "d3pm-gaussian": 4}, "drop_label": 0.1, "batch": 8, "rate": 1e-3,
         "weight_decay": 0.0, "clip": 1.0, "ema": 0.9, "seed": 0,
     }  # fmt: skip
@@ -180,6 +180,7 @@ def test_pixels_of_folders_are_trained_on_and_judged_like_codes(root: Path, tmp_
     ])  # fmt: skip
     record = json.loads(capsys.readouterr().out)
     assert 0 < record["fid_mean"] < record["fid"]
+    assert 0 < record["fid_rebuilt_mean"] < record["fid_rebuilt"]
     assert record["fid_ratio"] == pytest.approx(record["fid"] / record["fid_rebuilt"])
     assert (record["fid_split"], record["split"], record["accuracy"]) == ("all", "held-out", None)
     assert record["bits_per_dim"] == pytest.approx(record["nll_nats"] / 256 / np.log(2))
@@ -193,23 +194,53 @@ def test_mirror_images_are_learnt_from_too(root: Path):
     assert torch.equal(both.labels[:40], both.labels[40:])
 
 
-def test_codes_of_a_data_set_are_judged_by_its_classifier_without_border(root: Path, monkeypatch: pytest.MonkeyPatch):
-    """Codes 0 and 1 decode to black and white frames; classes are matched by their names."""
+def test_codes_of_a_data_set_are_judged_by_its_classifier_without_border():
+    """Codes 0 and 1 show black and white frames; classes are matched by their names."""
 
     def show(cells: torch.Tensor) -> torch.Tensor:
         picture = torch.zeros(len(cells), 1, 32, 32)
         picture[:, :, 2:-2, 2:-2] = cells[:, None, :1, :1].float()
         return picture
 
-    monkeypatch.setattr(decoded, "cells_of", lambda data: decoded.Cells(show, None, 1, 4))
-    data = {"source": "codes", "of": "mnist", "labels": ["7", "0"]}
+    data = {"source": "codes", "of": "mnist", "border": 2, "labels": ["7", "0"]}
     samples = evaluate.Samples(torch.tensor([0, 1]).view(2, 1, 1).expand(2, 8, 8), torch.tensor([0, 1]), 0.0)
-    seen = evaluate.as_pixels(samples, data, {"source": "mnist", "K": 2, "cells": "threshold"})
+    pixels = {"source": "mnist", "K": 2, "cells": "threshold"}
+    seen = evaluate.as_pixels(samples, decoded.Cells(show, None, 1, 4), data, pixels)
     assert seen.cells.shape == (2, 28, 28)
     assert seen.cells.flatten(1).float().mean(1).tolist() == [0.0, 1.0]
     assert seen.labels.tolist() == [7, 0]
-    assert evaluate.classified({"data": data})
-    assert not evaluate.classified({"data": {"source": "codes"}})
+
+
+def test_codes_of_a_data_set_are_measured_with_the_data_set_itself(
+    root: Path, mnist_root: Path, tmp_path: Path, capsys
+):
+    """One folder of data serves bound and FID, and a tilt is told; a class that the classifier lacks is said."""
+    vqvae = checkpoints.load(write_vqvae(tmp_path / "codes-vqvae"))
+    data = {"source": "codes", "of": "mnist", "border": 2, "K": 8, "cells": "codes", "grid": [8, 8]}
+    data |= {"vqvae": vqvae.name, "vqvae_sha256": vqvae.sha256, "labels": sorted("0123456789", reverse=True)}
+    network = FACES | {"classes": 10}
+    made = write_checkpoint(tmp_path / "codes", network=network, data=data, temperature=0.8, tilt=0.2)
+    judge = write_checkpoint(
+        tmp_path / "judge", architecture="classifier", network={"K": 2, "channels": [4, 8]}
+    )  # fmt: skip
+    argv = ["--data-root", str(mnist_root), "--steps", "2", "--images", "8", "--device", "cpu", "--json"]
+    argv += ["--classifier", str(judge)]
+    evaluate.main([str(made), *argv])
+    record = json.loads(capsys.readouterr().out)
+    assert (record["split"], record["fid_split"], record["tilt"]) == ("held-out", "held-out", 0.2)
+    assert record["fid_floor"] > 0
+    assert 0 <= record["accuracy"] <= 1
+    evaluate.main([str(made), *argv, "--tilt", "0", "--metrics", "fid"])
+    assert json.loads(capsys.readouterr().out)["tilt"] == 0.0
+    known = decoded.grids(data | {"vqvae_folder": tmp_path / "codes-vqvae"}, "test", mnist_root)
+    digits = load("mnist", "test", mnist_root)
+    assert [data["labels"][i] for i in known.labels] == [str(int(i)) for i in digits.labels]
+    framed = torch.zeros(1, 1, 32, 32)
+    framed[0, 0, 2:-2, 2:-2] = digits.images[5] / 255
+    assert torch.equal(known.images[5], vqvae.network.encode(framed)[0])
+    other = write_checkpoint(tmp_path / "other", network=network, data=data | {"labels": ["ten", *"123456789"]})
+    with pytest.raises(SystemExit, match="knows no class 'ten'"):
+        evaluate.main([str(other), *argv, "--metrics", "fid"])
 
 
 def test_a_data_set_is_written_as_folders(mnist_root: Path, tmp_path: Path):
@@ -221,3 +252,23 @@ def test_a_data_set_is_written_as_folders(mnist_root: Path, tmp_path: Path):
     with Image.open(files[3]) as picture:
         assert picture.size == (32, 32)
         assert np.array_equal(np.asarray(picture)[2:-2, 2:-2], test.images[3].numpy())
+
+
+def test_folders_that_do_not_suit_are_said(root: Path, tmp_path: Path):
+    config = {
+        "name": "pixels", "architecture": "evidence-unet", "network": FACES | {"K": 16, "classes": 3},
+        "data": {"source": "folder", "folder": "pictures", "held_out": 0.3, "K": 16, "cells": "levels",
+                 "grid": [16, 16]},
+        "mixture": {"dirichlet": 4}, "batch": 4, "seed": 0,
+    }  # fmt: skip
+    argv = ["--config", str(tmp_path / "config.yaml"), "--data-root", str(root), "--steps", "2", "--quiet"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(SystemExit, match="are not the 3 of the network"):
+        denoiser.main([*argv, "--out", str(tmp_path / "run")])
+    config["data"]["held_out"] = 0.0
+    config["network"]["classes"] = 2
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(SystemExit, match="none held out"):
+        denoiser.main([*argv, "--out", str(tmp_path / "run")])
+    with pytest.raises(SystemExit, match="mnist was not found"):
+        folders.main(["mnist", "--data-root", str(root / "faces" / "config.json"), "--out", str(tmp_path / "out")])

@@ -216,6 +216,7 @@ def test_a_noise_network_is_measured_by_its_samples_only(folder: Path, capsys: p
     for arguments, sentence in (
         (["--process", "ddpm", "--metrics", "nll"], "no likelihood bound"),
         (["--process", "ddpm", "--metrics", "fid", "--temperature", "0.8"], "has no temperature"),
+        (["--process", "ddpm", "--metrics", "fid", "--tilt", "0.2"], "leave out --tilt"),
         (["--process", "dirichlet"], "needs an evidence-unet"),
     ):
         with pytest.raises(SystemExit, match=sentence):
