@@ -458,7 +458,14 @@ def judge_of(config: dict, args: argparse.Namespace, device: torch.device) -> Ju
         if unknown := set(data["labels"]) - set(LABELS[pixels["source"]]):
             raise EvaluationError(f"{classifier.name} knows no class {unknown.pop()!r}, which {config['name']} has")
         reference_ = reference(classifier.config, classifier.network, args.split, args.images, args.data_root)
-        return Judge(lambda samples: compare(as_pixels(samples, kind, data, pixels), reference_))
+        rebuilt = Samples(load_cells(config, args.split, args.data_root, args.images), None, 0.0)
+        fid_rebuilt = compare(as_pixels(rebuilt, kind, data, pixels), reference_)["fid"]
+
+        def figures(samples: Samples) -> dict[str, float | None]:
+            found = compare(as_pixels(samples, kind, data, pixels), reference_)
+            return found | {"fid_rebuilt": fid_rebuilt, "fid_ratio": found["fid"] / fid_rebuilt}
+
+        return Judge(figures)
     kind = decoded.cells_of(data)
     try:
         gallery = decoded.gallery(kind, args.data_root, grid_of(data)[0] * kind.side, args.images, data.get("labels"))

@@ -31,6 +31,7 @@ from dd import results
 from dd.checkpoints import Checkpoint, write_text
 from dd.device import best_device
 from dd.metrics import NEIGHBOURS
+from dd.perceptual import WEIGHTS
 from dd.processes import EVERY, REGISTRY, Process, suits
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
@@ -303,7 +304,7 @@ def _sample_tables(cells: list[Record]) -> str:
     split, guidance, temperature, tilt, images, seed, _ = _group(cells[0])
     name = cells[0]["checkpoint"]
     floor_ = cells[0]["fid_floor"]
-    pictures = "fid_rebuilt" in cells[0]  # set against all of them, whatever the split
+    pictures = cells[0]["judge"] == WEIGHTS  # in folders, set against all of them, whatever the split
     floor_of = "as many pictures, as their cells show them" if pictures else "training images against the same"
     against = "every picture" if pictures else f"{images:,} images of the {split} split"
     lines = [
@@ -367,7 +368,7 @@ def plot(name: str, records: list[Record], folder: Path) -> None:
     most = max(map(_group, samples), key=lambda group: (sum(_group(r) == group for r in samples), group[4]))
     cells = [r for r in samples if _group(r) == most]
     colours = {p: f"C{i}" for i, p in enumerate(dict.fromkeys(r["process"] for r in cells))}
-    codes = "fid_rebuilt" in cells[0]
+    codes = cells[0]["judge"] == WEIGHTS
     panels = [("fid", f"FID ({'SqueezeNet' if codes else 'own classifier'})", cells)]
     times = [r for r in times if r["guidance"] == cells[0]["guidance"]]
     panels += [("seconds_per_image", "seconds per image", times)] if times else []

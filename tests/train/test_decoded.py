@@ -229,6 +229,7 @@ def test_codes_of_a_data_set_are_measured_with_the_data_set_itself(
     record = json.loads(capsys.readouterr().out)
     assert (record["split"], record["fid_split"], record["tilt"]) == ("held-out", "held-out", 0.2)
     assert record["fid_floor"] > 0
+    assert record["fid_ratio"] == pytest.approx(record["fid"] / record["fid_rebuilt"])
     assert 0 <= record["accuracy"] <= 1
     evaluate.main([str(made), *argv, "--tilt", "0", "--metrics", "fid"])
     assert json.loads(capsys.readouterr().out)["tilt"] == 0.0
