@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from dd.processes.base import Process, log_posterior
+from dd.processes.base import Process
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.processes.gaussian import Gaussian
@@ -44,4 +44,4 @@ def _built(name: str, K: int, cells: int) -> Process:
     return EVERY[name](K, cells)
 
 
-__all__ = ["EVERY", "NO_ORDER", "OWN_NETWORK", "REGISTRY", "Process", "log_posterior", "process", "suits"]
+__all__ = ["EVERY", "NO_ORDER", "OWN_NETWORK", "REGISTRY", "Process", "process", "suits"]

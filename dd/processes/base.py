@@ -86,7 +86,7 @@ class Categorical:
     nichol: Clock | None = None
 
     def logits(self, f: Tensor, evidence: Tensor) -> Tensor:
-        """Bayes' rule: own evidence times what the context says."""
+        """log p(x_0 = e_i | x_t, context) = f + l up to a constant: Bayes' rule with the context as prior."""
         return f + evidence
 
     def estimate(self, f: Tensor, evidence: Tensor) -> Tensor:
@@ -96,11 +96,6 @@ class Categorical:
         """Drawn from p, not its argmax: p is what the model means."""
         u = torch.rand((p.shape[0], 1, *p.shape[2:]), generator=generator)
         return (u >= p.cumsum(1)[:, :-1]).sum(1)
-
-
-def log_posterior(f: Tensor, evidence: Tensor) -> Tensor:
-    """log p(x_0 = e_i | x_t, context) = log softmax(f + l): Bayes' rule with the context as prior."""
-    return torch.log_softmax(f + evidence, 1)
 
 
 def draw(cdf: Tensor, generator: torch.Generator) -> Tensor:
