@@ -121,7 +121,8 @@ def temperature_slider(models: Models, model: gr.Dropdown) -> gr.Slider:
 
     slider = gr.Slider(
         *TEMPERATURES, own(model.value), step=0.05, label="Temperature",
-        info="Below 1 the network is made surer: fewer specks, less variety. 1 is as it was trained.",
+        info="Below 1 the network is made surer (faces: late in the run): fewer specks, less variety. "
+        "1 is as it was trained.",
     )  # fmt: skip
     model.input(own, model, slider, queue=False, **QUIET)
     return slider
