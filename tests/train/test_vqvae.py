@@ -249,11 +249,12 @@ def test_without_squeezenet_weights_a_run_without_lpips_goes_through(root, monke
 def test_shipped_configurations_build():
     found = [yaml.safe_load(path.read_text()) for path in (ROOT / "train" / "configs").glob("*.yaml")]
     found = [config for config in found if config["architecture"] == "vqvae"]
-    assert len(found) == 3
+    bits = {"photos-vqvae": 0.75, "faces-vqvae": 0.375, "fashion-vqvae": 1.25}
+    assert {config["name"] for config in found} == set(bits)
     for config in found:
         network = checkpoints.build(config)
-        assert 1.2e6 < sum(p.numel() for p in network.parameters()) < 3.1e6
-        assert network.bits_per_pixel() <= 0.75
+        assert 0.3e6 < sum(p.numel() for p in network.parameters()) < 3.1e6
+        assert network.bits_per_pixel() == bits[config["name"]]
         assert set(config["losses"]) == set(CONFIG["losses"])
 
 
