@@ -267,7 +267,7 @@ def test_cells_of_sixteen_greys_have_a_triangle_and_sixteen_bars_each(page):
     """The three likeliest categories and the rest; the bars are the state and the posterior at the scrubbed step."""
     page.get_by_role("tab", name="Compare").click()
     page.get_by_label("Data", exact=True).locator("visible=true").click()
-    page.get_by_role("option", name="fashion").click()
+    page.get_by_role("option", name="fashion", exact=True).click()
     set_slider(page, "Network calls", 4)
     page.click("#compare-run")
     wait_done(page, "compare-player")
