@@ -20,7 +20,8 @@ from torch import Tensor
 
 from dd import checkpoints
 from dd.data import Labelled
-from dd.networks.vqvae import CausalContext, VqVae
+from dd.networks.vqvae import CausalContext
+from train import decoded
 from train.loop import sentences
 from train.pictures import Pictures, labels, readable, split_below
 
@@ -63,14 +64,11 @@ def load_grids(path: str | Path, split: str) -> Labelled:
     return Labelled(codes.codes[chosen], codes.labels[chosen])
 
 
-@torch.inference_mode()
-def encode(network: VqVae, pictures: Pictures, size: int, mirror: bool = False) -> Tensor:
+def encode(cells: decoded.Cells, pictures: Pictures, size: int, mirror: bool = False) -> Tensor:
     """Codes of the middle squares at size x size: (N, h, w); mirror: of their mirror images."""
-    device, parts = next(network.parameters()).device, []
-    for start in range(0, len(pictures), BATCH):
-        x = pictures.whole(range(start, min(start + BATCH, len(pictures))), size).to(device)
-        parts.append(network.encode(network.pad(x.flip(-1) if mirror else x)).cpu())
-    return torch.cat(parts)
+    parts = torch.arange(len(pictures)).split(BATCH)
+    squares = (pictures.whole(part.tolist(), size) for part in parts)
+    return torch.cat([cells.read(x.flip(-1) if mirror else x) for x in squares])
 
 
 def encode_folder(checkpoint: str | Path, data: str | Path, size: int, mirror: bool = False) -> Codes:
@@ -79,7 +77,8 @@ def encode_folder(checkpoint: str | Path, data: str | Path, size: int, mirror: b
     parts = split_below(data, loaded.config["data"])
     files = sorted(parts.train + parts.held_out)
     pictures = readable(files, loaded.network.colours)
-    grids = [encode(loaded.network, pictures, size)] + [encode(loaded.network, pictures, size, True)] * mirror
+    cells = decoded.codes(loaded.network)
+    grids = [encode(cells, pictures, size)] + [encode(cells, pictures, size, True)] * mirror
     classes, names = labels(pictures.files)
     apart = set(parts.held_out)
     held_out = torch.tensor([path in apart for path in pictures.files])

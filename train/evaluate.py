@@ -161,6 +161,7 @@ def sample(
     steps: int,
     images: int,
     seed: int,
+    *,
     guidance: float = 1.0,
     temperature: float | None = None,
     tilt: float | None = None,
@@ -408,17 +409,9 @@ def evaluate(args: argparse.Namespace) -> dict:
     if {"fid", "time"} & set(args.metrics):
         labels = judge_.labels if "fid" in args.metrics else None
         samples = sample(
-            checkpoint,
-            process_,
-            sampler,
-            args.steps,
-            args.images,
-            args.seed,
-            args.guidance,
-            temperature,
-            tilt,
-            labels,
-        )
+            checkpoint, process_, sampler, args.steps, args.images, args.seed,
+            guidance=args.guidance, temperature=temperature, tilt=tilt, labels=labels,
+        )  # fmt: skip
         if "time" in args.metrics:
             record["seconds_per_image"] = samples.seconds_per_image
         if "fid" in args.metrics:
