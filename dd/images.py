@@ -148,6 +148,21 @@ def crop(image: Image.Image, width: int, height: int) -> Image.Image:
     return ImageOps.fit(image, (width, height), RESAMPLE)
 
 
+def square(image: Image.Image, zoom: float = 1.0, across: float = 0.5, down: float = 0.5) -> Image.Image:
+    """A square of an RGB picture, its side the picture's shorter one over `zoom`.
+
+    across, down: where it lies between left and right, top and bottom; 1/2 is the middle. Where it is larger than the
+    picture, the rest has the median colour of the picture's edges.
+    """
+    side = max(1, round(min(image.size) / zoom))
+    left, top = round((image.width - side) * across), round((image.height - side) * down)
+    pixels = np.asarray(image)
+    edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    taken = Image.new(image.mode, (side, side), tuple(np.median(edges, 0).astype(int).tolist()))
+    taken.paste(image, (-left, -top))
+    return taken
+
+
 def fit(image: Image.Image, width: int, height: int) -> Image.Image:
     """The whole picture, as large as goes into width x height, on plain grey."""
     scale = min(width / image.width, height / image.height)

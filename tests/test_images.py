@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from dd import images
-from dd.images import ImageError, at_rate, crop, fit, open_image, to_picture, to_tensor
+from dd.images import ImageError, at_rate, crop, fit, open_image, square, to_picture, to_tensor
 
 
 def encoded(image: Image.Image, format: str, **options) -> bytes:
@@ -260,6 +260,26 @@ def test_crop_takes_the_middle_and_fit_takes_everything():
     fitted = fit(image, 90, 90)
     assert fitted.getpixel((5, 45)) == (255, 0, 0)
     assert fitted.getpixel((45, 5)) == (128, 128, 128)
+
+
+def test_a_square_is_taken_where_it_is_asked_for():
+    image = Image.new("RGB", (90, 30), (255, 0, 0))
+    image.paste((0, 255, 0), (30, 0, 60, 30))
+    assert (np.asarray(square(image)) == np.asarray(crop(image, 30, 30))).all()
+    assert (np.asarray(square(image, across=0.0)) == (255, 0, 0)).all()
+    corner = Image.new("RGB", (40, 40))
+    corner.paste((9, 9, 9), (30, 30, 40, 40))
+    assert (np.asarray(square(corner, 4.0, 1.0, 1.0)) == 9).all()
+    whole = np.asarray(square(image, 0.25, 0.5, 0.0))  # 120 x 120, the picture at its top in the middle
+    assert (whole[:30, 15:105] == np.asarray(image)).all()
+    assert (whole[30:] == (255, 0, 0)).all()
+    assert (whole[:, :15] == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2000)])
+def test_a_square_of_the_smallest_pictures(size):
+    assert square(Image.new("RGB", size, (3, 4, 5)), 8.0).getpixel((0, 0)) == (3, 4, 5)
+    assert square(Image.new("RGB", size), 0.5).size == (2, 2)
 
 
 def test_tensors_and_back():

@@ -2,6 +2,7 @@
 
 import html
 import random
+from functools import partial
 
 import gradio as gr
 import numpy as np
@@ -11,9 +12,9 @@ from PIL import Image
 from dd import checkpoints
 from dd.data import grid_of
 from dd.export import tiled
-from dd.images import open_image
+from dd.images import open_image, square
 from dd.processes import OWN_NETWORK
-from dd.runs import Cells, Given, Lane, Models, Recipe, RecipeError, Run
+from dd.runs import Cells, Given, Lane, Models, Recipe, RecipeError, Run, real
 from dd.ui import transport
 from dd.ui.controls import (
     class_choices,
@@ -48,7 +49,12 @@ NOTHING_YET = (
     "there is no picture yet, or it was left alone for half an hour and forgotten: bring one of your own, or press "
     "'Generate one' and wait for it"
 )
-MIDDLE = "Its middle square is taken: a face should fill it; a digit or garment should stand out from the ground."
+MIDDLE = (
+    "Its middle square is taken; the sliders take another. A face should fill it, a digit or garment stand out from "
+    "the ground."
+)
+FRAMING = (("Zoom", 0.5, 8.0), ("From the left", 0.0, 1.0), ("From the top", 0.0, 1.0))  # which square of an upload
+MIDDLE_SQUARE = (1.0, 0.5, 0.5)  # with which it begins
 REGIONS = ("Middle", "Left", "Right", "Top", "Bottom")  # that a button paints over
 PAINT = "#d98c00"
 PAINTED = 0.25  # share of a cell under the brush from which it counts as painted over
@@ -82,6 +88,10 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
             with gr.Accordion("Bring a picture of your own", open=False):
                 picture = upload("Your picture", f"{prefix}-upload", height=180)
                 note = gr.Markdown(MIDDLE, elem_id=f"{prefix}-note")
+                framing = [
+                    gr.Slider(low, high, start, step=0.05, label=name, min_width=120)
+                    for (name, low, high), start in zip(FRAMING, MIDDLE_SQUARE, strict=True)
+                ]
             if inpaint:
                 canvas = gr.ImageEditor(
                     label="Paint here", type="pil", sources=(), transforms=(), layers=False, image_mode="RGBA",
@@ -156,18 +166,23 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
         return name, *taken, processes, first_method("dirichlet"), classes, own
 
     def on_picture(path: str | None, name: str, chosen: Chosen | None) -> tuple:
+        """Another picture, or none, is framed as at first."""
+        return *on_framing(path, name, chosen, *MIDDLE_SQUARE), *MIDDLE_SQUARE
+
+    def on_framing(path: str | None, name: str, chosen: Chosen | None, *framing: float) -> tuple:
         """A picture that is taken away leaves one that came from elsewhere alone."""
         if path is None and chosen is not None and not chosen.uploaded:
             return chosen, gr.skip(), MIDDLE
-        return on_model(path, name, chosen)
+        return on_model(path, name, chosen, *framing)
 
-    def on_model(path: str | None, name: str, chosen: Chosen | None) -> tuple:
+    def on_model(path: str | None, name: str, chosen: Chosen | None, *framing: float) -> tuple:
         chosen = (chosen or Chosen()).set(name, None)
         if path is None:
             return chosen, None, MIDDLE
         try:
             H, W = grid_of(models.config(name)["data"])
-            cells = engine.do(models.look(name).read, open_image(path), H, W)
+            where = [real(value, *limits) for value, limits in zip(framing, FRAMING, strict=True)]
+            cells = engine.do(models.look(name).read, square(open_image(path), *where), H, W)
         except ValueError as error:
             sentence = html.escape(str(error), quote=False)
             gr.Warning(sentence, duration=12)
@@ -179,7 +194,7 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
         rows = tuple(map(tuple, cells.tolist()))
         return chosen.set(name, rows, uploaded), show(name, rows), MIDDLE
 
-    def on_region(chosen: Chosen | None, region: str) -> dict:
+    def on_region(region: str, chosen: Chosen | None) -> dict:
         if chosen is None or chosen.cells is None:
             raise refuse(RecipeError(NOTHING_YET))
         cells = chosen.cells
@@ -222,13 +237,22 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
     read = [chosen, canvas, note]
     making = made.click(on_made, [model, label, chosen], read, **pictured)
     take.click(on_take, [generated, chosen], [model, *read, process, sampler, label, temperature], **pictured)
-    reading = picture.change(on_picture, [picture, model, chosen], read, **pictured)
-    model.input(on_model, [picture, model, chosen], read, cancels=[making, reading], queue=False, **pictured)
+    uploaded = [picture, model, chosen]
+    reading = picture.change(on_picture, uploaded, [*read, *framing], **pictured)
+    framed = gr.on(
+        [slider.input for slider in framing],
+        on_framing,
+        [*uploaded, *framing],
+        read,
+        trigger_mode="always_last",
+        **pictured,
+    )
+    model.input(on_model, [*uploaded, *framing], read, cancels=[making, reading, framed], queue=False, **pictured)
     process_chosen = process.input(first_method, process, sampler, queue=False, **QUIET)
     if inpaint:
         looks = [button.click for button in regions]
-        for button in regions:
-            button.click(on_region, [chosen, button], canvas, **pictured)
+        for region, button in zip(REGIONS, regions, strict=True):
+            button.click(partial(on_region, region), chosen, canvas, **pictured)
     else:
         looks = [canvas.change, t.change, sampler.input, images.change, seed.change]
         gr.on(looks, on_noise, controls, damaged, trigger_mode="always_last", **QUIET)

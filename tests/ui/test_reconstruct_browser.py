@@ -1,8 +1,10 @@
 """Tab "Reconstruct" in a real browser: a real upload, bad uploads, a painted mask."""
 
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -134,6 +136,23 @@ def test_a_bad_picture_to_restore_leaves_none(tab, tmp_path):
     tab.wait_for_selector("#restore-canvas img", state="detached", timeout=30_000)
     tab.click("#restore-run")
     tab.wait_for_selector("text=/there is no picture yet/i", timeout=30_000)
+
+
+def test_an_upload_is_framed_as_asked(tab, tmp_path):
+    wide = Image.new("L", (120, 40))
+    wide.paste(255, (10, 10, 20, 30))
+    wide.save(tmp_path / "wide.png")
+    tab.get_by_role("tab", name="Noise and restore").click()
+    tab.get_by_role("button", name="Bring a picture of your own").locator("visible=true").click()
+    tab.locator("#restore-upload input[type=file]").first.set_input_files(tmp_path / "wide.png")
+    middle = tab.wait_for_selector("#restore-canvas img", timeout=30_000).get_attribute("src")
+    set_slider(tab, "From the left", 0)
+    tab.wait_for_function(f"document.querySelector('#restore-canvas img')?.src !== {middle!r}", timeout=30_000)
+    left = tab.wait_for_selector("#restore-canvas img", timeout=30_000).get_attribute("src")
+    shown = np.asarray(Image.open(io.BytesIO(tab.request.get(left).body())).convert("L")) / 255
+    mass = shown.sum()
+    assert mass > 0
+    assert (shown.sum(0) * np.arange(len(shown))).sum() / mass < len(shown) / 2  # the bar is left of the middle
 
 
 def test_a_noised_picture_is_restored(tab):
