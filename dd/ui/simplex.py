@@ -36,6 +36,7 @@ NUMBERS = (
     *(f"Weight of category {i}" for i in range(1, 4)),
     "Seed",
 )
+WHOLE = ("Steps", "Particles", "Seed")
 DIRECTIONS = ("Reverse: noise to data", "Forward: data to noise")
 _KEYS = 41  # frames at which density and field are computed; the page interpolates between them
 _DENSITY, _FIELD = (72, 66), (30, 27)  # grid points across and up
@@ -120,7 +121,7 @@ def build(engine: Engine) -> None:
                     gr.Slider(0, 1, value=1.0, step=0.05, label=f"Weight of category {i}", info="Its share of data.")
                     for i in (1, 2, 3)
                 ]
-            seed = gr.Number(value=0, precision=0, label="Seed", info="The same seed gives the same paths.")
+            seed = gr.Number(value=0, label="Seed", info="The same seed gives the same paths.")
             button = gr.Button("Run", variant="primary", elem_id="sx-run")
     inputs = [first, second, direction, sampler, steps, particles, *alpha, *weights, seed]
 
@@ -174,6 +175,8 @@ def _settings(direction: str, sampler: str, steps: float, particles: float, *res
     for name, value in zip(NUMBERS, (steps, particles, *rest), strict=True):
         if value is None or not np.isfinite(value):
             raise ValueError(f"{name} needs a number.")
+        if name in WHOLE and value != int(value):
+            raise ValueError(f"{name} must be a whole number, not {value:g}.")
     return Settings(
         alpha=tuple(float(a) for a in rest[:3]),
         weights=tuple(float(w) for w in rest[3:6]),
