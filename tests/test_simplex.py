@@ -371,7 +371,9 @@ class TestMessage:
         assert [p["title"] for p in json.loads(first)["panels"]] == ["D3PM absorbing", "Gaussian on one-hots"]
         assert len(first) < 3e6
 
-    @pytest.mark.parametrize(("at", "value"), [(6, 0), (6, float("nan")), (5, 10**9), (5, None), (4, 0), (12, -3), (12, 1.5)])
+    @pytest.mark.parametrize(
+        ("at", "value"), [(6, 0), (6, float("nan")), (5, 10**9), (5, None), (4, 0), (12, -3), (12, 1.5)]
+    )
     def test_bad_controls_get_a_sentence(self, at, value):
         from dd.ui.simplex import DIRECTIONS, show
 
