@@ -49,7 +49,7 @@ TIMED = 16  # images of a timing at once, twice, since the first call compiles t
 CALLS = (100, 50, 25, 10, 250)
 BEGIN, END = "<!-- train.results: begin -->", "<!-- train.results: end -->"
 SAMPLER = ("process", "sampler")
-FIGURES = ("fid", "precision", "recall", "accuracy")
+FIGURES = {"fid": "FID", "precision": "Precision", "recall": "Recall", "accuracy": "Class accuracy"}
 Record = dict[str, Any]
 
 
@@ -254,7 +254,7 @@ def tables(records: list[Record]) -> str:
     """Markdown for all records: a section per checkpoint, in it a table per kind of sample."""
     out = []
     for name in dict.fromkeys(r["checkpoint"] for r in records):
-        mine = [r for r in records if r["checkpoint"] == name]
+        mine = sorted((r for r in records if r["checkpoint"] == name), key=lambda r: list(EVERY).index(r["process"]))
         out.append(f"## {name}\n\nWeights `{mine[0]['sha256'][:12]}`.\n")
         bounds = [r for r in mine if r["kind"] in ("bound", "flow-bound")]
         if bounds:
@@ -312,18 +312,18 @@ def _sample_tables(cells: list[Record]) -> str:
         f"guidance {guidance:g}\n",
         f"Seed {seed}, against {against}. FID floor ({floor_of}): {floor_:.3f}.\n",
     ]
-    budgets = sorted({r["budget"] for r in cells})
-    rows = list(dict.fromkeys((r["process"], r["sampler"]) for r in cells))
-    if len(budgets) > 1:
-        lines += ["FID by network calls:\n", _by(cells, "budget", SAMPLER, lambda r: f"{r['fid']:.3g}")]
+    if len({r["budget"] for r in cells}) > 1:
+        for key, title in FIGURES.items():
+            if known := [r for r in cells if r[key] is not None]:
+                lines += [f"{title} by network calls:\n", _by(known, "budget", SAMPLER, lambda r, k=key: f"{r[k]:.3g}")]
+        return "\n".join(lines)
     lines += [
-        "| process | sampler | calls | FID | times the floor | precision | recall | class accuracy |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join([*SAMPLER, 'calls', *FIGURES.values()])} |",
+        "|" + "---|" * (len(SAMPLER) + 1 + len(FIGURES)),
     ]
-    for r in sorted(cells, key=lambda r: (rows.index((r["process"], r["sampler"])), r["calls"])):
-        fid, *others = ("" if r[key] is None else f"{r[key]:.3g}" for key in FIGURES)
-        row = [r["process"], r["sampler"], str(r["calls"]), fid, f"{r['fid'] / floor_:.1f}", *others]
-        lines.append("| " + " | ".join(row) + " |")
+    for r in cells:
+        figures = ("" if r[key] is None else f"{r[key]:.3g}" for key in FIGURES)
+        lines.append(f"| {' | '.join([r['process'], r['sampler'], str(r['calls']), *figures])} |")
     return "\n".join(lines) + "\n"
 
 

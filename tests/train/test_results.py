@@ -92,11 +92,12 @@ def test_the_page_has_every_figure_and_leaves_the_rest_alone(folder: Path, capsy
     assert "stale" not in page
     for sampler in ("dirichlet", "heun"):
         row = {r["budget"]: r for r in records if r.get("sampler") == sampler and r["kind"] == "samples"}
-        assert f"| dirichlet | {sampler} | {row[2]['fid']:.3g} | {row[4]['fid']:.3g} |" in page
-        cell = row[4]
-        figures = f"{cell['precision']:.3g} | {cell['recall']:.3g} | {cell['accuracy']:.3g}"
-        times = f"{cell['fid'] / cell['fid_floor']:.1f}"
-        assert f"| dirichlet | {sampler} | 4 | {cell['fid']:.3g} | {times} | {figures} |" in page
+        for key, title in script.FIGURES.items():
+            table = page.split(f"\n{title} by network calls:\n")[1].split("\n\n")[0]
+            assert f"| dirichlet | {sampler} | {row[2][key]:.3g} | {row[4][key]:.3g} |" in table
+    only = [r for r in records if r["kind"] == "samples" and r["budget"] == 4]
+    figures = " | ".join(f"{only[0][key]:.3g}" for key in script.FIGURES)
+    assert f"| dirichlet | {only[0]['sampler']} | 4 | {figures} |" in script.tables(only)
     bound = next(r for r in records if r["kind"] == "bound")
     assert f"{bound['nll_nats']:.2f} ± {bound['nll_stderr']:.2f}" in page
     chain = {r["steps"]: r for r in records if r["kind"] == "steps-bound" and r["process"] == "d3pm-absorbing"}
