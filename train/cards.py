@@ -6,6 +6,10 @@ from dd.checkpoints import CheckpointError, write_text
 
 BEGIN, END = "<!-- metrics -->", "<!-- /metrics -->"
 UNMEASURED = "Not measured yet."
+MEANING = """\
+size: of the middle squares, in pixels; part: of the folder, as the training divided it; usage: share of the codes that
+occur; fid: to the originals; retrieved: share of rebuilt pictures whose nearest original is their own. Both are in
+SqueezeNet's features, averaged over the picture or place by place."""
 
 
 def vqvae_card(config: dict, command: str) -> str:
@@ -20,7 +24,7 @@ def vqvae_card(config: dict, command: str) -> str:
     celeba = config["data"]["source"] == "celeba"
     apart = "of CelebA's own validation part" if celeba else "by a hash of the file name"
     return f"""---
-license: other
+license: {config["card"].get("license", "other")}
 tags: [vq-vae, image-reconstruction]
 ---
 # {config["name"]}
@@ -38,7 +42,7 @@ A VQ-VAE of the Dirichlet Diffusion project: {"grey" if network["colours"] == 1 
 {UNMEASURED}
 {END}
 
-Limits: it was trained on a small set of pictures and on a CPU; fine text, thin lines and faces in a crowd suffer first.
+Limits: a small network, trained for minutes on a CPU: what is fine, or rare in its data, suffers first.
 """
 
 
@@ -49,6 +53,6 @@ def fill_metrics(folder: Path, figures: dict, command: str) -> None:
     if BEGIN not in text or END not in text:
         raise CheckpointError(f"{path} has no place for figures ({BEGIN} ... {END})")
     rows = [f"| {k} | {v:.4g} |" if isinstance(v, float) else f"| {k} | {v} |" for k, v in figures.items()]
-    table = "\n".join([f"`{command}`", "", "| figure | value |", "|---|---|", *rows])
+    table = "\n".join([f"`{command}`", "", "| figure | value |", "|---|---|", *rows, "", MEANING])
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     write_text(path, f"{before}{BEGIN}\n{table}\n{END}{after}")

@@ -122,7 +122,7 @@ def main(argv: list[str] | None = None) -> None:
     except ValueError as error:  # CheckpointError, ImageError, sizes too small: sentences, not tracebacks
         sys.exit(f"error: {error}")
     if args.card:
-        what = f"--data {Path(args.data).name} --size {args.size} --part {args.part}"
+        what = f"--data DIR/{Path(args.data).name} --size {args.size} --part {args.part}"
         fill_metrics(Path(args.checkpoint), result, f"python -m train.evaluate_vqvae CHECKPOINT {what} --card")
     print(json.dumps(result) if args.json else "\n".join(f"{k:>18}  {v}" for k, v in result.items()))
 
