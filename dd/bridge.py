@@ -47,6 +47,7 @@ def tables(kernel: WrightFisher, tau_s: float, tau_t: float) -> Tables:
     log_j = kernel.log_lineages(tau_t).numpy() + ratio
     J = int(np.flatnonzero((log_j > log_j.max(1, keepdims=True) - NEGLIGIBLE).any(0))[-1]) + 1
     founders, log_founders = window(tau_t - tau_s, theta)
+    J = min(J, int(founders[-1]) + 1)  # there are no more lineages than founders
     log_m, log_founders_given_j = _joint(kernel.log_lineages(tau_s)[0].numpy(), j[:J], founders, log_founders, theta)
     cdf = np.cumsum(np.exp(log_founders_given_j - log_founders_given_j.max(1, keepdims=True)), 1)
     return Tables(

@@ -31,7 +31,8 @@ def training_loss(
 
     "bound"          weight x rate: the path part of the likelihood bound (path-KL, L_vb, continuous VLB)
     "cross-entropy"  -log p(x0 | x_t), the same at every t
-    "hybrid"         L_vb + lam CE (Austin et al. 2021, eq. 5)
+    "hybrid"         L_vb + lam CE (Austin et al. 2021, eq. 5), L_vb the sum over all steps; their program has one of
+                     its terms in the sum's place, so that lam there is lam T here
     "simple"         the unweighted score or noise regression: 1/2 ||Delta u||^2 per unit of tau (Dirichlet),
                      L_simple (Gaussian), every drawn time counting the same
     """

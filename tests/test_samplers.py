@@ -56,6 +56,36 @@ def test_joint_law_in_few_calls(name: str, method: str) -> None:
     assert toy.total_variation(sample(process(name, 3, 3), toy, method, 64, 20_000, seed=7)) < 0.025
 
 
+@pytest.mark.parametrize(
+    ("method", "allowed"), [("dirichlet", 0.02), ("euler", 0.015), ("ode", 0.025), ("heun", 0.02), ("langevin", 0.015)]
+)
+def test_between_two_calls_the_evidence_is_followed(method: str, allowed: float) -> None:
+    """Ten calls for a single cell, whose f is a constant: all the error is in how the steps are taken.
+
+    30,000 draws from the truth have a total variation of 0.008. With the fitness of a step's start for all of it the
+    Dirichlet step has 0.031, Euler's 0.021, the flow 0.049.
+    """
+    f = torch.randn(16, generator=torch.Generator().manual_seed(1)).view(1, 16, 1, 1)
+    steps = 5 if method in TWO_CALLS else 10
+    generator = torch.Generator().manual_seed(0)
+    x = generate(Dirichlet(16), lambda l, t: f.expand_as(l), (30_000, 1, 1), steps, generator, method)
+    error = torch.bincount(x.flatten(), minlength=16) / len(x) - torch.softmax(f.flatten(), 0)
+    assert float(error.abs().sum() / 2) < allowed
+
+
+def test_parts_of_a_step() -> None:
+    process_ = Dirichlet(4)
+    times = process_.parts(0.9, 0.1, "dirichlet")
+    assert (times[0], times[-1]) == (0.9, 0.1)
+    lengths = -torch.tensor([float(process_.tau(t)) for t in times]).log().diff()
+    assert lengths.max() <= process_.longest * (1 + 1e-6)
+    assert float(lengths.max() - lengths.min()) < 1e-6
+    assert len(times) == 1 + int(np.ceil(float(lengths.sum()) / process_.longest))
+    assert process_.parts(0.5, 0.499, "euler") == [0.5, 0.499]
+    assert process_.parts(0.9, 0.1, "bridge") == [0.9, 0.1]  # exact over any length
+    assert process("gaussian", 4, 9).parts(0.9, 0.1, "ddpm") == [0.9, 0.1]  # as its papers have it
+
+
 def ring_statistics(joint: torch.Tensor) -> torch.Tensor:
     """Coarse law of two cells on a ring of 64: the first cell in 8 arcs, the difference in 8 arcs: (64,)."""
     i = torch.arange(64)

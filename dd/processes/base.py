@@ -57,6 +57,9 @@ class Process(Protocol):
         """One reverse step from t to s < t, given the network's f at x_t; processes with a method "heun" or "langevin"
         also have `heun` and `correct`, those with a loss "simple" `simple_loss` (dd.samplers, dd.likelihood)."""
 
+    def parts(self, t: float, s: float, method: str) -> list[float]:
+        """Times from t to s; between each and the next `step` is taken with the same f (dd.samplers.moved)."""
+
     def times(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """n stratified times and weights with E[w rate(t)] = the path part of the bound."""
 
@@ -91,6 +94,9 @@ class Categorical:
 
     def estimate(self, f: Tensor, evidence: Tensor) -> Tensor:
         return torch.softmax(f + evidence, 1)
+
+    def parts(self, t: float, s: float, method: str) -> list[float]:
+        return [t, s]
 
     def clean(self, p: Tensor, generator: torch.Generator) -> Tensor:
         """Drawn from p, not its argmax: p is what the model means."""

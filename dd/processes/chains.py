@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SCHEDULES = ("information", "cosine", "linear")
+SCHEDULES = ("information", "cosine", "linear")  # linear: in alpha_bar, which for the absorbing chain is information
 FORGOTTEN = -7.0  # log amplitude left of the discretised Gaussian chain's slowest mode
 
 

@@ -7,6 +7,8 @@ Reverse-time SDE with the network's posterior p (Anderson 1982, using that the f
 "Generating is evolution": mutation, drift, and natural selection with fitness u.
 """
 
+from itertools import pairwise
+from math import ceil
 from typing import ClassVar
 
 import numpy as np
@@ -28,6 +30,7 @@ class Dirichlet(Categorical):
 
     name = "dirichlet"
     continuous = True
+    longest = 0.1  # of a part of a step, in log tau (docs/decisions.md)
     losses = ("bound", "cross-entropy", "hybrid", "simple")
     methods = ("dirichlet", "euler", "ode", "heun", "langevin", "bridge")
     options: ClassVar[dict[str, Option]] = {
@@ -47,7 +50,8 @@ class Dirichlet(Categorical):
         self._answers = WeakIdKeyDictionary()  # x_t -> (t, log h and h'/h), as long as somebody holds x_t
         grid = np.linspace(np.log(self.kernel.tau_lo), np.log(self.kernel.tau_hi), 48)
         pairs = np.array([pairwise_confusion(self.kernel, tau) for tau in np.exp(grid)]) / np.log(K)
-        lost = pairs if K == 2 else np.minimum(destroyed_information(self.kernel, np.exp(grid)), pairs)
+        exact = K == 2 and len(self.kernel.unique_alpha) == 1
+        lost = pairs if exact else np.minimum(destroyed_information(self.kernel, np.exp(grid)), pairs)
         self.tau_min = float(np.exp(brentq(self._excess, grid[0], grid[-1], xtol=1e-4)))
         self.tau_max = min(tau_for_kl(self.theta, float(self.alpha.min()), END_NATS / cells), self.kernel.tau_hi)
         v = np.linspace(np.log(self.tau_min), np.log(self.tau_max), 256)
@@ -118,6 +122,12 @@ class Dirichlet(Categorical):
             return replicator(x_t, u / 2, d)
         raise ValueError(f"unknown method {method!r}; choose one of {', '.join(self.methods)}")
 
+    def parts(self, t: float, s: float, method: str) -> list[float]:
+        """As few as leave none longer than `longest`, all alike in log tau; the bridge is exact over any length."""
+        v_t, v_s = (float(self.clock.native(time)) for time in (t, s))
+        n = 1 if method == "bridge" else max(1, ceil((v_t - v_s) / self.longest))
+        return [t, *self.clock.t(torch.linspace(v_t, v_s, n + 1, dtype=torch.float64)[1:-1]).tolist(), s]
+
     def euler_step(self, x: Tensor, u: Tensor, d: float, generator: torch.Generator) -> Tensor:
         """Euler-Maruyama, clipped to the simplex. Sigma^(1/2) dW = sqrt(x) dB - x <sqrt(x), dB>.
 
@@ -160,7 +170,10 @@ class Dirichlet(Categorical):
 
         Mutation, noise and half the selection: dx = [1/2 (alpha - theta x) + 1/2 x (u - <x, u>)] dr + Sigma^(1/2) dW.
         """
-        return self.dirichlet_step(x_s, self.fitness(x_s, f, s) / 2, float(self.tau(t) - self.tau(s)), generator)
+        x = x_s
+        for a, b in pairwise(self.parts(t, s, "langevin")):
+            x = self.dirichlet_step(x, self.fitness(x, f, s) / 2, float(self.tau(a) - self.tau(b)), generator)
+        return x
 
     # -- likelihood --------------------------------------------------------------------------------------------------
 
@@ -242,7 +255,8 @@ def destroyed_information(kernel: WrightFisher, taus: np.ndarray) -> np.ndarray:
     Few lineages are what confuses corners, and at small tau few lineages are rare; so m is drawn from g ~ sqrt(q) and
     reweighted by q/g, with the same random numbers at every tau.
     """
-    n, K = max(256, 32768 // kernel.K), kernel.K
+    K = kernel.K
+    n = K * max(ceil(256 / K), 32768 // K**2)  # every corner as often
     lost = []
     for tau in taus:
         generator = torch.Generator().manual_seed(0)
@@ -265,16 +279,18 @@ def pairwise_confusion(kernel: WrightFisher, tau: float) -> float:
 
     For K = 2 and equal alpha an equality; at small tau, where ties are between two corners, nearly one. The expectation
     under Dirichlet(alpha_k, alpha_j, rest) is a trapezoidal sum in x_k = s w, x_j = s (1 - w), along logit s and
-    logit w = sinh(g) / 100 (dense at the tie). Of more than three distinct concentrations the extremes and the middle
-    one stand for all.
+    logit w = sinh(g) / 100 (dense at the tie), both as far as the smallest alpha's tails go. Of more than three
+    distinct concentrations the extremes and the middle one stand for all.
     """
     unique = kernel.unique_alpha.tolist()
     chosen = sorted({unique[0], unique[len(unique) // 2], unique[-1]})
     place = {a: int((kernel.alpha == a).nonzero()[0]) for a in chosen}
-    g = torch.linspace(-8, 8, 161, dtype=torch.float64)
-    b, db = torch.sinh(g) / 100, torch.cosh(g) / 100 * 0.1
+    tails = max(1.0, 1 / unique[0])  # e^(-alpha |logit|) is their density
+    end = float(np.arcsinh(np.sinh(8.0) * tails))
+    g = torch.linspace(-end, end, 161, dtype=torch.float64)
+    b, db = torch.sinh(g) / 100, torch.cosh(g) / 100 * (end / 80)
     log_w, log_v = torch.nn.functional.logsigmoid(b), torch.nn.functional.logsigmoid(-b)
-    c = torch.linspace(-12, 24, 121, dtype=torch.float64)[:, None]
+    c, dc = torch.linspace(-12, 24, 121, dtype=torch.float64)[:, None] * tails, 0.3 * tails
     worst = 0.0
     for a_k in chosen:
         mean = []
@@ -286,7 +302,7 @@ def pairwise_confusion(kernel: WrightFisher, tau: float) -> float:
             log_s = torch.zeros(1, 1, dtype=torch.float64)
             if kernel.K > 2:
                 log_s, log_r = torch.nn.functional.logsigmoid(c), torch.nn.functional.logsigmoid(-c)
-                log_density = log_density + (a_k + a_j) * log_s + rest * log_r - betaln(a_k + a_j, rest) + np.log(0.3)
+                log_density = log_density + (a_k + a_j) * log_s + rest * log_r - betaln(a_k + a_j, rest) + np.log(dc)
             log_h = kernel.log_h_of((log_s + log_w).exp(), tau, place[a_k])
             gap = kernel.log_h_of((log_s + log_v).exp(), tau, place[a_j]) - log_h
             mean.append(float(((log_density + log_h).exp() * torch.nn.functional.softplus(gap)).sum()))
