@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +46,9 @@ def compare(visitor: Visitor, number: int) -> None:
 
 def call_generate(visitor: Visitor, number: int) -> None:
     model = visitor.models[0]
-    _call(visitor, "generate", [model, "dirichlet", "dirichlet", 8, 4, "each", 1.0, number, None, True])
+    _call(
+        visitor, "generate", [model, "dirichlet", "dirichlet", 8, 4, "each", 1.0, number, None, "default", True, None]
+    )
 
 
 def call_likelihood(visitor: Visitor, number: int) -> None:
@@ -71,7 +73,16 @@ KINDS: tuple[Callable[[Visitor, int], None], ...] = (
 )  # fmt: skip
 
 
-def _done(messages) -> None:
+def arrive(url: str, config: dict | None = None) -> Visitor:
+    """A new visitor, who sees what models there are."""
+    visitor = Visitor(url, config)
+    choices = next(p for p in visitor.parts.values() if p["props"].get("label") == "Data")["props"]["choices"]
+    visitor.models = [name for _, name in choices]
+    visitor.vqvae = next(p for p in visitor.parts.values() if p["props"].get("label") == "VQ-VAE")["props"]["value"]
+    return visitor
+
+
+def _done(messages: Iterator[dict]) -> None:
     *_, last = messages
     if not last.get("success"):
         raise RuntimeError(f"not completed: {str(last)[:200]}")
@@ -89,10 +100,7 @@ def _call(visitor: Visitor, name: str, data: list) -> None:
 
 def visits(url: str, pid: int, count: int, seconds: float) -> None:
     """So many visits, WORKERS at a time; prints what the app's process is like before, meanwhile and afterwards."""
-    first = Visitor(url)
-    choices = next(p for p in first.parts.values() if p["props"].get("label") == "Data")["props"]["choices"]
-    models = [name for _, name in choices]
-    vqvae = next(p for p in first.parts.values() if p["props"].get("label") == "VQ-VAE")["props"]["value"]
+    first = arrive(url)
     numbers, failures, done = itertools.count(), queue.Queue(), itertools.count(1)
     start = time.monotonic()
 
@@ -106,19 +114,15 @@ def visits(url: str, pid: int, count: int, seconds: float) -> None:
 
     def work() -> None:
         while (number := next(numbers)) < count and time.monotonic() < start + seconds:
-            visitor = Visitor(url, first.config)
-            visitor.models, visitor.vqvae = models, vqvae
             try:
-                KINDS[number % len(KINDS)](visitor, number)
+                KINDS[number % len(KINDS)](arrive(url, first.config), number)
             except Exception as error:  # whatever a visitor may see is what is counted
                 failures.put(f"{KINDS[number % len(KINDS)].__name__}: {type(error).__name__}: {error}"[:200])
             if (finished := next(done)) % 25 == 0:
                 say(finished)
 
     for kind in range(len(KINDS)):  # every kind once, so that all that is loaded when first used is there
-        visitor = Visitor(url, first.config)
-        visitor.models, visitor.vqvae = models, vqvae
-        KINDS[kind](visitor, 10**6 + kind)
+        KINDS[kind](arrive(url, first.config), 10**6 + kind)
     say(0)
     workers = [threading.Thread(target=work) for _ in range(WORKERS)]
     for worker in workers:

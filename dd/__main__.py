@@ -14,8 +14,11 @@ from dd.runs import Lane, Models, Recipe, RecipeError, Run
 
 def sample(args: argparse.Namespace) -> None:
     """Generate images, with a progress bar, and write the files asked for."""
+    wanted = [Path(path) for path in (args.out, args.gif, args.webp, args.save_recipe) if path]
+    for path in wanted:
+        export.check_name(path)
     if args.recipe:
-        recipe = Recipe.from_json(Path(args.recipe).read_text())
+        recipe = Recipe.from_json(Path(args.recipe).read_text(errors="replace"))
     else:
         recipe = Recipe(
             checkpoint=Path(args.checkpoint).name,
@@ -32,10 +35,9 @@ def sample(args: argparse.Namespace) -> None:
     with tqdm(total=run.recipe.steps, unit="step", disable=args.quiet) as bar:
         while (views := run.advance()) is not None:
             bar.update(views[0].step - bar.n)
-    for path in (args.out, args.gif, args.webp, args.save_recipe):
-        if path:
-            export.write(run, Path(path))
-            print(path)
+    for path in wanted:
+        export.write(run, path)
+        print(path)
 
 
 def push(args: argparse.Namespace) -> None:
@@ -84,7 +86,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     s.add_argument("--seed", default=0, help="the same seed gives the same picture")
     s.add_argument("--device", type=device, default="cpu", help="where the network lives")
-    s.add_argument("--recipe", help="JSON recipe saved earlier, instead of the options above")
+    s.add_argument(
+        "--recipe",
+        help="JSON recipe saved earlier, instead of the options above; its model is looked for beside `checkpoint`",
+    )
     s.add_argument("--out", default="samples.png", help="final images")
     s.add_argument("--gif", help="animation of all steps")
     s.add_argument("--webp", help="the same as animated WebP")

@@ -10,11 +10,14 @@ from dd.looks import MASK
 from dd.render import tile
 from dd.runs import RecipeError, Run
 
+KINDS = (".png", ".gif", ".webp", ".json")
 _MASK_COLOUR = (217, 140, 0)
 MOST_FRAMES = 120
 EDGE = 560  # longest side aimed at, in pixels
+MOST_PIXELS = 40_000_000  # of all frames of an animation, which are in memory together
 MOST_WIDE = 1600  # pixels of all lanes side by side
 CAPTION = 14  # pixels of a lane's name
+MILLISECONDS = 60  # a frame of an animation
 
 
 def picture(run: Run, step: int = -1, guess: bool = True, edge: int = EDGE) -> Image.Image:
@@ -51,23 +54,30 @@ def tiled(codes: np.ndarray) -> np.ndarray:
     return tile(torch.from_numpy(grey), columns=int(np.ceil(np.sqrt(len(codes)))), background=0).numpy()
 
 
-def animation(run: Run, path: Path, milliseconds: int = 60) -> None:
+def animation(run: Run, path: Path) -> None:
     """States (one lane: beside the guess) over time; .gif or .webp by the name. Long runs are thinned."""
     steps = np.unique(np.linspace(0, len(run.views) - 1, min(MOST_FRAMES, len(run.views))).round().astype(int))
-    images = [picture(run, int(step), guess=False) for step in steps]
-    durations = [milliseconds] * (len(images) - 1) + [1500]
+    first = picture(run, 0, guess=False)
+    edge = int(EDGE * min(1.0, (MOST_PIXELS / (len(steps) * first.width * first.height)) ** 0.5))
+    frames = (picture(run, int(step), guess=False, edge=edge) for step in steps)
+    images = list(frames) if path.suffix == ".webp" else [frame.quantize(64) for frame in frames]
+    durations = [MILLISECONDS] * (len(images) - 1) + [1500]
     extra = {"lossless": True, "method": 0} if path.suffix == ".webp" else {"disposal": 1}
-    images = images if path.suffix == ".webp" else [image.quantize(64) for image in images]
     images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, **extra)
 
 
+def check_name(path: Path) -> None:
+    """RecipeError where `write` knows no such kind of file."""
+    if path.suffix not in KINDS:
+        raise RecipeError(f"cannot write {path.name}: the name must end in {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+
+
 def write(run: Run, path: Path) -> None:
-    """The run so far as the kind of file its name asks for: .png, .gif, .webp or .json."""
+    """The run so far as the kind of file its name asks for, one of KINDS."""
+    check_name(path)
     if path.suffix in (".gif", ".webp"):
         animation(run, path)
     elif path.suffix == ".json":
         path.write_text(run.recipe.to_json(run.measured()))
-    elif path.suffix == ".png":
-        picture(run).save(path)
     else:
-        raise RecipeError(f"cannot write {path.name}: the name must end in .png, .gif, .webp or .json")
+        picture(run).save(path)

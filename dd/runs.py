@@ -25,7 +25,7 @@ from dd.device import for_inference
 from dd.looks import Decoded, GreyLevels, decoded, masked
 from dd.processes import EVERY, NO_ORDER, OWN_NETWORK, REGISTRY, Process, process, suits
 from dd.processes.clock import entropy
-from dd.samplers import Denoiser, Frame, default_grid, grids, race, reverse, steps_for, time_grid
+from dd.samplers import ONE_CALL, Denoiser, Frame, default_grid, grids, race, reverse, steps_for, time_grid
 
 MAX_STEPS, MAX_IMAGES, MAX_LANES = 500, 64, 4
 MAX_WORK = 40_000  # steps x images x lanes of one run
@@ -173,6 +173,8 @@ def check(recipe: Recipe, config: dict[str, Any]) -> Recipe:
         label = "any"
     elif label not in ("any", "each"):
         label = whole(label, "The class", 0, classes - 1)
+    if not isinstance(recipe.equal_calls, bool):
+        raise RecipeError(f"equal_calls must be true or false, not {str(recipe.equal_calls)[:40]!r}")
     if not 1 <= len(recipe.lanes) <= MAX_LANES:
         raise RecipeError(f"choose one to {MAX_LANES} lanes, not {len(recipe.lanes)}")
     if steps * images * len(recipe.lanes) > MAX_WORK:
@@ -209,7 +211,7 @@ def grid(rows: object, name: str, K: int, H: int, W: int) -> Cells:
 
 
 def _check_lane(lane: Lane, K: int, cells: int) -> Lane:
-    if lane.process not in EVERY:
+    if not isinstance(lane.process, str) or lane.process not in EVERY:
         raise RecipeError(f"there is no process {str(lane.process)[:40]!r}; choose one of {', '.join(EVERY)}")
     process_ = process(lane.process, K, cells)
     if lane.method not in process_.methods:
@@ -217,7 +219,9 @@ def _check_lane(lane: Lane, K: int, cells: int) -> Lane:
             f"{lane.process} has no sampler {str(lane.method)[:40]!r}; choose one of {', '.join(process_.methods)}"
         )
     options = {}
-    for name, value in (lane.options or {}).items():
+    if not isinstance(lane.options, dict):
+        raise RecipeError('the options of a lane must map names to numbers, for example {"eta": 0.5}')
+    for name, value in lane.options.items():
         if name not in process_.options:
             raise RecipeError(f"{lane.process} has no option {str(name)[:40]!r}")
         option = process_.options[name]
@@ -370,6 +374,7 @@ class Run:
         self.trajectory: list[list[tuple[Tensor, Tensor]]] = []
         self.milliseconds: list[float] = []
         self.finished = False
+        self.broken = False  # a step has failed, and there is no going on from it
         self.cells: list[Tensor] | None = None
 
     def _denoiser(self, checkpoint: Checkpoint, process_: Process, known: Tensor | None) -> Denoiser:
@@ -398,7 +403,7 @@ class Run:
         return race(runs, self._denoise)
 
     def noised(self) -> list[np.ndarray]:
-        """The states that the lanes start from as pictures (B, h, w); the network is not asked for them."""
+        """The states that the lanes of a new run start from as pictures (B, h, w), without a call of the network."""
         return [self._picture(*start) for start in self._starts]
 
     def _steps(self) -> list[int]:
@@ -429,21 +434,30 @@ class Run:
         with self._lock:
             if self.finished:
                 return None
-            start = time.perf_counter()
-            frames = next(self._frames)
-            views = [self._view(frame, process_) for frame, process_ in zip(frames, self.processes, strict=True)]
-            if all(frame.t <= 0 for frame in frames):
-                self._finish(frames)
-                clean = [self.look.of_cells(cells) for cells in self.cells]
-                views = [dataclasses.replace(v, state=c, guess=c) for v, c in zip(views, clean, strict=True)]
-            self.views.append(views)
-            self._remember(frames)
-            self.milliseconds.append(1000 * (time.perf_counter() - start))
-            return views
+            try:
+                return self._advance()
+            except Exception:
+                self.broken = True
+                raise
+
+    def _advance(self) -> list[View]:
+        start = time.perf_counter()
+        frames = next(self._frames)
+        self._starts = []  # a state holds what was looked up at it
+        views = [self._view(frame, process_) for frame, process_ in zip(frames, self.processes, strict=True)]
+        if all(frame.t <= 0 for frame in frames):
+            self._finish(frames)
+            clean = [self.look.of_cells(cells) for cells in self.cells]
+            views = [dataclasses.replace(v, state=c, guess=c) for v, c in zip(views, clean, strict=True)]
+        self.views.append(views)
+        self._remember(frames)
+        self.milliseconds.append(1000 * (time.perf_counter() - start))
+        return views
 
     def _finish(self, frames: list[Frame]) -> None:
         lanes = zip(frames, self.processes, self.generators, strict=True)
         self.cells = [process_.clean(frame.p, generator) for frame, process_, generator in lanes]
+        self._frames.close()
         self.finished = True
 
     def _remember(self, frames: list[Frame]) -> None:
@@ -460,7 +474,7 @@ class Run:
             bits = float(entropy(frame.p.clamp(min=1e-12).log()).mean()) / math.log(2)
         guess = self.look.of_points(frame.p)
         milliseconds = 1000 * (frame.seconds + time.perf_counter() - start)
-        calls = frame.calls * (1 if self.recipe.guidance == 1.0 or self.labels is None else 2)
+        calls = frame.calls * (1 if self.recipe.guidance in ONE_CALL or self.labels is None else 2)
         return View(frame.step, calls, frame.t, milliseconds, bits, state, guess)
 
     def _picture(self, process_: Process, x: Tensor, t: float) -> np.ndarray:

@@ -131,6 +131,10 @@ def test_masked_cells_are_shown_as_masked(models):
         ({"lanes": (Lane("dirichlet", "euler", {"stretch": float("nan")}),)}, "Stretch"),
         ({"lanes": (Lane("dirichlet", "heun", {"stretch": 2.0}),)}, "stretch is an option of dirichlet, euler, ode"),
         ({"lanes": (Lane("gaussian", "heun", {"eta": 0.5}),)}, "eta is an option of"),
+        ({"lanes": (Lane(["dirichlet"]),)}, "no process"),
+        ({"lanes": (Lane(options="eta"),)}, "must map names to numbers"),
+        ({"lanes": (Lane(options=[1]),)}, "must map names to numbers"),
+        ({"equal_calls": "yes"}, "equal_calls must be true or false"),
         ({"lanes": (Lane(schedule="square"),)}, "no schedule"),
         ({"lanes": (Lane(schedule={}),)}, "no schedule"),
         ({"lanes": (Lane(schedule="nichol"),)}, "no schedule"),
@@ -269,8 +273,31 @@ def test_command_line_samples_and_repeats_a_recipe(tiny_root, tmp_path, capsys):
     assert "NAME=NUMBER" in capsys.readouterr().err
     assert cli.main(["sample", str(tmp_path / "missing"), "--quiet"]) == 2
     assert "no model" in capsys.readouterr().err
+    (tmp_path / "binary.json").write_bytes(bytes(range(256)))
+    assert cli.main([*base, "--recipe", str(tmp_path / "binary.json")]) == 2
+    assert "not a recipe" in capsys.readouterr().err
     assert cli.main([*base, "--out", "/proc/a.png"]) == 2
     assert "/proc/a.png cannot be used (No such file" in capsys.readouterr().err
+
+
+def test_a_name_that_cannot_be_written_is_refused_before_the_run(tiny_root, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "Run", None)  # it is not come to
+    names = ["--out", str(tmp_path / "a.png"), "--gif", str(tmp_path / "a.jpg")]
+    assert cli.main(["sample", str(tiny_root / "tiny"), *names]) == 2
+    assert "must end in .png, .gif, .webp or .json" in capsys.readouterr().err
+
+
+def test_an_animation_of_many_large_frames_is_made_smaller(models, tmp_path, monkeypatch):
+    run = Run(dataclasses.replace(BASE, steps=4, images=4), models)
+    run.exhaust()
+    export.write(run, tmp_path / "whole.gif")
+    whole = Image.open(tmp_path / "whole.gif")
+    monkeypatch.setattr(export, "MOST_PIXELS", whole.n_frames * whole.width * whole.height // 3)
+    for kind in ("gif", "webp"):
+        export.write(run, tmp_path / f"less.{kind}")
+        less = Image.open(tmp_path / f"less.{kind}")
+        assert less.n_frames == whole.n_frames
+        assert less.n_frames * less.width * less.height <= export.MOST_PIXELS
 
 
 def test_damaged_checkpoints_say_what_to_do(tmp_path):

@@ -223,7 +223,7 @@ def _stream(made: Recipe, frames: object, models: Models, engine: Engine) -> Ite
     run = _answered(engine.do, Run, made, models)
     run.keep_simplex = 0  # nobody looks at single cells through the API
     while True:
-        _answered(engine.step(run).result)
+        _answered(lambda: engine.step(run).result())
         if run.finished:
             break
         del run.views[:-1]  # nor at earlier steps

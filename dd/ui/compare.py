@@ -78,7 +78,7 @@ def build(models: Models, engine: Engine) -> None:
             stage = player("lanes", "Press Run to start all lanes together.", "compare-player", titles)
             explorer.build(stage, session, "compare-player")
             with gr.Row():
-                transport.downloads("compare", session)
+                transport.downloads("compare", session, engine)
                 load = transport.load_button()
             table = gr.Markdown(elem_id="compare-table", elem_classes="dd-table")
 

@@ -68,7 +68,7 @@ def build(models: Models, engine: Engine) -> gr.State:
             stage = player("pair", "Press Run, or Step for one reverse step at a time.", "generate-player")
             explorer.build(stage, session, "generate-player")
             with gr.Row():
-                transport.downloads("generate", session)
+                transport.downloads("generate", session, engine)
                 load = transport.load_button()
 
     controls = [model, process, sampler, steps, images, label, guidance, temperature, seed, schedule, *options.values()]

@@ -2,6 +2,7 @@
 
 import html
 import random
+from dataclasses import replace
 from functools import partial
 
 import gradio as gr
@@ -127,7 +128,7 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
             buttons = transport.buttons(prefix)
             stage = player("pair", "Choose a picture, then press Run.", f"{prefix}-player", cells=False)
             with gr.Row():
-                transport.downloads(prefix, session)
+                transport.downloads(prefix, session, engine)
                 load = transport.load_button()
 
     def show(name: str, cells: Cells, known: Cells | None = None) -> Image.Image | dict:
@@ -216,7 +217,7 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
         cells = chosen.cells
         known = known_cells(canvas, len(cells), len(cells[0])) if inpaint else None
         made = recipe(name, [Lane(process, sampler)], steps, images, label, 1.0, temperature, seed)
-        return Recipe(**{**vars(made), "given": Given(cells, known, t)})
+        return replace(made, given=Given(cells, known, t))
 
     controls = [model, chosen, canvas, t, process, sampler, steps, images, label, temperature, seed]
 

@@ -38,7 +38,8 @@ class Session:
         """Continue a paused run of this very recipe, or start a new one."""
         self.look()
         run = self.run
-        if run is not None and recipe == self.recipe and self.shown < run.total and not self._over(run):
+        going = run is not None and not run.broken and self.shown < run.total and not self._over(run)
+        if going and recipe == self.recipe:
             return
         self.run = engine.do(Run, recipe, models)
         self.recipe, self.number, self.shown, self.pins, self.clicked = recipe, next(_numbers), 0, [], 0

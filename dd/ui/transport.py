@@ -157,7 +157,7 @@ def connect(
     return Events(running, stepping, resetting, filled, loaded)
 
 
-def downloads(prefix: str, session: gr.State) -> None:
+def downloads(prefix: str, session: gr.State, engine: Engine) -> None:
     """A button a file kind. The file is made when asked for, then fetched through one hidden download button."""
     made = {kind: gr.Button(text, size="sm", min_width=60, elem_id=f"{prefix}-{kind}") for kind, text in KINDS}
     fetch = gr.DownloadButton("file", visible="hidden", elem_id=f"{prefix}-file")
@@ -165,7 +165,7 @@ def downloads(prefix: str, session: gr.State) -> None:
     def maker(kind: str) -> Callable[[Session | None], str]:
         def make(session: Session | None) -> str:
             try:
-                return (session or Session()).file(kind)
+                return engine.aside((session or Session()).file, kind)
             except ValueError as error:
                 raise refuse(error) from error
             except OSError as error:

@@ -1,11 +1,14 @@
 """What the tab "About" says of results: what was measured of these weights, and nothing else."""
 
 import json
+from pathlib import Path
 
 from dd import checkpoints, results
 from dd.runs import Models
 from dd.ui import about
 from tests.tiny import write_checkpoint
+
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"
 
 
 def test_results_are_those_of_these_very_weights(tmp_path, monkeypatch):
@@ -34,5 +37,9 @@ def test_missing_weights_do_not_stop_the_page(tmp_path, monkeypatch):
     assert "Nothing is measured yet" in about.results(Models(tmp_path))
 
 
-def test_the_shipped_results_can_be_read():
-    assert all(json.dumps(record) for record in results.read())
+def test_the_shipped_results_are_whole_and_of_the_shipped_weights():
+    lines = results.RESULTS.read_text().splitlines()
+    assert [json.loads(line) for line in lines] == results.read()
+    shipped = {path.parent.name: checkpoints.sha256(path) for path in CHECKPOINTS.glob("*/model.safetensors")}
+    assert lines
+    assert all(record["sha256"] == shipped[record["checkpoint"]] for record in results.read())

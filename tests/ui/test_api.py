@@ -13,7 +13,7 @@ import textwrap
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from bench import hour
 from bench.visitor import Visitor
 from dd.export import picture
 from dd.runs import Models, Recipe, RecipeError, Run
@@ -268,6 +269,19 @@ def test_all_limits_together_leave_threads_for_the_page(tiny_root: Path):
     assert all(isinstance(limit, int) for limit in limits.values())
     assert sum(limits.values()) <= THREADS // 2
     assert THREADS != 40, "with 40, Gradio shares the threads of the web server"
+
+
+@pytest.mark.parametrize("kind", hour.KINDS, ids=lambda kind: kind.__name__)
+def test_a_visit_of_the_measured_hour(tiny_app: App, kind: Callable):
+    """bench.hour counts what fails, so nothing may fail of its own."""
+    kind(hour.arrive(tiny_app.url), 7)
+
+
+def test_an_api_run_beyond_its_share_gets_a_sentence(tiny_root: Path):
+    with running("--checkpoints", str(tiny_root), "--max-seconds", "1e-9") as app:
+        kind, said = call(app, "generate", GENERATE)
+        assert kind == "error"
+        assert "the most one run may take here" in said
 
 
 def test_a_run_has_a_share_of_the_machine(tiny_root: Path):

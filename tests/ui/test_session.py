@@ -50,6 +50,19 @@ def test_a_run_weighs_what_it_holds_in_the_end(models, engine):
     assert weight(run) == pictures + paths
 
 
+def test_a_run_whose_step_has_failed_is_begun_anew(models, engine, monkeypatch):
+    session = started(models, engine)
+    failed = session.run
+    session.step(engine)
+    with monkeypatch.context() as broken:
+        broken.setattr(Run, "_view", lambda *_: (_ for _ in ()).throw(MemoryError))
+        with pytest.raises(MemoryError):
+            session.step(engine)
+    session.prepare(RECIPE, models, engine)
+    assert session.run is not failed
+    assert len(list(session.steps(engine))) == session.run.total
+
+
 def test_the_paths_kept_of_a_large_run_weigh_too(models, engine):
     run = started(models, engine).run
     run.keep_simplex = 6 * (2 * 28 * 28) * run.total  # of one image and a half
