@@ -6,6 +6,8 @@ local folder or a hub repo id.
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,26 +118,34 @@ def _unreadable(path: Path, error: OSError) -> str:
     return f"{path} cannot be read ({error.strerror}); check the disk, then fetch the checkpoint again"
 
 
-def save(folder: str | Path, state: dict[str, torch.Tensor], config: dict[str, Any], dtype=torch.float16) -> None:
-    """Write weights (rounded to `dtype`) and configuration; an interrupted write leaves the old files in place."""
+def save(
+    folder: str | Path, state: dict[str, torch.Tensor], config: dict[str, Any], dtype: torch.dtype = torch.float16
+) -> None:
+    """Write weights (rounded to `dtype`) and configuration; each file is either the old one or the new one."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
-    temporary = folder / "model.safetensors.part"
-    try:
+    with replacing(folder / "model.safetensors") as temporary:
         save_file(tensors, temporary)
-        temporary.replace(folder / "model.safetensors")
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write to that takes the place of `path` when all went well; what a failure leaves of it is removed."""
+    temporary = path.with_name(path.name + ".part")
+    try:
+        yield temporary
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
     """Write through a temporary file, so that the file is either the old one or the new one."""
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 def sha256(path: Path) -> str:

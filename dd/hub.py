@@ -1,7 +1,7 @@
 """Checkpoints and the Space on the Hugging Face hub: push, pull, verify by hash, try again."""
 
+import filecmp
 import hashlib
-import os
 import shutil
 import tempfile
 import time
@@ -46,7 +46,9 @@ def folder(source: str | Path) -> Path:
     if Path(source).is_dir() or not _is_repository(source):
         return Path(source)
     into = Path(constants.HF_HOME) / "dirichlet-diffusion" / str(source).replace("/", "--")
-    pull(str(source), into)
+    pulled = pull(str(source), into)
+    for gone in {path for path in into.iterdir() if path.is_dir()} - set(pulled):  # not in the repository any more
+        shutil.rmtree(gone)
     return into
 
 
@@ -101,13 +103,15 @@ def digest(path: Path, like: str) -> str:
 
 
 def _copy(source: Path, target: Path) -> Path:
-    """Copy a checkpoint's files, each through a temporary name, weights last: a copy cut short is not used."""
+    """Copy a checkpoint's files if any of them differs; meanwhile there are no weights: half a copy is not used."""
+    names = [name for name in reversed(checkpoints.FILES) if (source / name).is_file()]
+    if filecmp.cmpfiles(source, target, names, shallow=False)[0] == names:
+        return target
     target.mkdir(parents=True, exist_ok=True)
-    for name in reversed(checkpoints.FILES):
-        if (source / name).is_file():
-            part = target / f"{name}.part"
+    (target / "model.safetensors").unlink(missing_ok=True)
+    for name in names:
+        with checkpoints.replacing(target / name) as part:
             shutil.copyfile(source / name, part)
-            os.replace(part, target / name)
     return target
 
 

@@ -62,8 +62,10 @@ def rebuild(network: VqVae, image: Image.Image) -> Rebuilt:
     """Encode, quantise, decode. The figures are those of the 8-bit picture that comes back."""
     x, device = to_tensor(image), next(network.parameters()).device
     start = time.perf_counter()
+    codes = network.encode(network.pad(x.to(device)))  # in float32: rounded latents would choose other codes
     with autocast(device):
-        x_hat, codes = (y.cpu() for y in network.reconstruct(x.to(device)))
+        x_hat = network.decode(codes)[..., : x.shape[-2], : x.shape[-1]].clamp(0, 1).cpu()
+    codes = codes.cpu()
     seconds = time.perf_counter() - start
     rebuilt = (x_hat.float() * 255).round() / 255
     return Rebuilt(x, rebuilt, codes[0], _quality("VQ-VAE codes", network.bits_per_pixel(), rebuilt, x), seconds)
@@ -109,12 +111,11 @@ def code_map(codes: Tensor, colours: np.ndarray, factor: int) -> Image.Image:
     return Image.fromarray(colours[codes.numpy()].repeat(factor, 0).repeat(factor, 1))
 
 
-def highlight(rebuilt: Tensor, codes: Tensor, k: int, factor: int) -> Image.Image:
+def highlight(rebuilt: Image.Image, codes: Tensor, k: int, factor: int) -> Image.Image:
     """The rebuilt picture, dim except where code k is used."""
-    where = (codes == k).repeat_interleave(factor, 0).repeat_interleave(factor, 1)
-    where = where[: rebuilt.shape[-2], : rebuilt.shape[-1]]
-    colour = rebuilt.expand(-1, 3, -1, -1)
-    return to_picture(torch.where(where, colour, 0.25 * colour))
+    colour = np.asarray(rebuilt.convert("RGB"))
+    where = (codes == k).numpy().repeat(factor, 0).repeat(factor, 1)[: rebuilt.height, : rebuilt.width]
+    return Image.fromarray(np.where(where[..., None], colour, colour // 4))
 
 
 @torch.inference_mode()

@@ -77,7 +77,7 @@ def test_map_usage_and_highlight_speak_of_the_same_cells(network):
     assert drawn.shape == (8, 12, 3)
     assert (drawn[5, 1] == colours[3]).all()
     assert reconstruct.usage(codes, 16) == [(3, 3), (5, 2), (0, 1)]
-    bright = np.asarray(reconstruct.highlight(torch.ones(1, 3, 7, 12), codes, 5, 4))[..., 0]
+    bright = np.asarray(reconstruct.highlight(Image.new("L", (12, 7), 255), codes, 5, 4))[..., 0]
     assert (bright == 255).sum() == 4 * 7
     assert len({tuple(colour) for colour in colours}) == 16
 
@@ -97,12 +97,27 @@ class Elsewhere(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1, device="meta"))
 
-    def reconstruct(self, x):
+    def pad(self, x):
         assert x.device.type == "meta"
-        return torch.zeros(x.shape), torch.zeros(1, 4, 4, dtype=torch.long)
+        return x
+
+    def encode(self, x):
+        assert x.device.type == "meta"
+        return torch.zeros(1, 16, 16, dtype=torch.long)
+
+    def decode(self, codes):
+        return torch.zeros(1, 3, 64, 64)
 
     def bits_per_pixel(self):
         return 0.25
+
+
+def test_codes_are_chosen_in_float32_where_bfloat16_is_fast(network, monkeypatch):
+    """And they are those that a training's own measurements see."""
+    monkeypatch.setattr(reconstruct, "autocast", lambda device: torch.autocast("cpu", torch.bfloat16))
+    image = picture(64, 64)
+    codes = network.encode(reconstruct.to_tensor(image))[0]
+    assert torch.equal(reconstruct.rebuild(network, image).codes, codes)
 
 
 def test_a_network_on_another_device_gets_the_picture_there():

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import gradio as gr
 from PIL import Image
+from torch import Tensor
 
 from dd import perceptual, reconstruct
 from dd.images import open_image, to_picture
@@ -55,11 +56,14 @@ KEYS = """() => {
 
 
 class Shown:
-    """What a visitor is looking at; scale: of the maps, in pixels of the screen for one of the picture."""
+    """What a visitor is looking at: the VQ-VAE's name, the codes (h, w) and what they decode to.
 
-    def __init__(self, name: str, rebuilt: Rebuilt):
-        self.name, self.rebuilt = name, rebuilt
-        self.scale = max(1, LEAST_EDGE // max(rebuilt.rebuilt.shape[-2:]))
+    scale: of the maps, in pixels of the screen for one of the picture.
+    """
+
+    def __init__(self, name: str, codes: Tensor, rebuilt: Image.Image):
+        self.name, self.codes, self.rebuilt = name, codes, rebuilt
+        self.scale = max(1, LEAST_EDGE // max(rebuilt.size))
 
     def enlarged(self, image: Image.Image) -> str:
         return png(image.resize((self.scale * image.width, self.scale * image.height), Image.Resampling.NEAREST))
@@ -115,9 +119,9 @@ def build(models: Models, engine: Engine) -> None:
             image = reconstruct.frame(open_image(path), how, int(size), vqvae.colours)
             done = engine.aside(reconstruct.rebuild, vqvae, image)
             others = engine.aside(reconstruct.rivals, image, done.quality.bits_per_pixel)
-            colours, now = reconstruct.code_colours(vqvae), Shown(name, done)
+            colours, now = reconstruct.code_colours(vqvae), Shown(name, done.codes, to_picture(done.rebuilt))
             return (
-                (png(image), png(to_picture(done.rebuilt))),
+                (png(image), png(now.rebuilt)),
                 table(done, others),
                 now.enlarged(reconstruct.code_map(done.codes, colours, vqvae.factor)),
                 now.enlarged(reconstruct.error_map(done.original, done.rebuilt)),
@@ -136,8 +140,8 @@ def build(models: Models, engine: Engine) -> None:
             raise refuse(RecipeError(FORGOTTEN))
         edge = models.vqvae(now.name).network.factor * now.scale
         col, row = (int(value) // edge for value in event.index)
-        h, w = now.rebuilt.codes.shape
-        k = int(now.rebuilt.codes[min(row, h - 1), min(col, w - 1)])
+        h, w = now.codes.shape
+        k = int(now.codes[min(row, h - 1), min(col, w - 1)])
         return k, *on_number(now, k)
 
     def on_number(now: Shown | None, k: int | None) -> tuple:
@@ -145,10 +149,10 @@ def build(models: Models, engine: Engine) -> None:
             raise refuse(RecipeError(FORGOTTEN))
         if k is None:
             return no_code()[1:]
-        vqvae, codes = models.vqvae(now.name).network, now.rebuilt.codes
+        vqvae, codes = models.vqvae(now.name).network, now.codes
         if not 0 <= k < vqvae.K:
             raise refuse(RecipeError(f"the codes of {now.name} are 0 to {vqvae.K - 1}"))
-        where = reconstruct.highlight(now.rebuilt.rebuilt, codes, k, vqvae.factor)
+        where = reconstruct.highlight(now.rebuilt, codes, k, vqvae.factor)
         patch = engine.do(reconstruct.patch_of, vqvae, k)
         try:
             return (

@@ -3,7 +3,7 @@
 import errno
 import hashlib
 import io
-import tempfile
+import secrets
 from pathlib import Path
 
 import gradio as gr
@@ -47,7 +47,10 @@ def examples(names: tuple[str, ...], target: gr.Image) -> None:
     row = gr.Dataset(components=[shown], samples=samples, type="index", label="Or try one of these")
 
     def on_click(i: int | None) -> object:
-        return png(Image.open(samples[int(i)][0])) if i in range(len(samples)) else gr.skip()
+        try:
+            return png(Image.open(samples[int(i)][0])) if i in range(len(samples)) else gr.skip()
+        except OSError as error:
+            raise gr.Error(unwritten(error), print_exception=False) from error
 
     row.click(on_click, row, target, show_progress="hidden", api_visibility="private")
 
@@ -62,7 +65,9 @@ def png(image: Image.Image, name: str = "picture") -> str:
     image.save(file, "png")
     path = Path(get_upload_folder()) / hashlib.sha256(file.getvalue()).hexdigest() / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
-        part.write(file.getvalue())
-    Path(part.name).chmod(0o644)
-    return str(Path(part.name).replace(path))
+    part = path.with_name(f"{secrets.token_hex(8)}.part")  # several at once may make the same picture
+    try:
+        part.write_bytes(file.getvalue())
+        return str(part.replace(path))
+    finally:
+        part.unlink(missing_ok=True)
