@@ -23,8 +23,8 @@ _PANEL = (
     "<div class='dd-screen'><canvas></canvas></div></figure>"
 )
 _TOGGLE = (
-    "<button type='button' class='dd-toggle' title='States of the cells, or what the network believes' "
-    "aria-pressed='false'>Show guesses</button>"
+    "<button type='button' class='dd-toggle' title='States of the cells, or what the network believes'>"
+    "Show guesses</button>"
 )
 _NUMBERS = "<span class='dd-numbers'>&nbsp;</span>"
 CLEAR = json.dumps({"clear": True})
@@ -39,10 +39,11 @@ def player(layout: str, hint: str, elem_id: str, titles: list[str] = PAIR, cells
     titles: of the panels before anything has run. cells: whether they can be clicked (dd.ui.explorer).
     """
     lanes = layout == "lanes"
+    named = [f"{i}. {title}" for i, title in enumerate(titles, 1)] if lanes else titles  # as their curves' dots are
     html = _PANELS.format(
         layout=layout,
         cells=" dd-cells" if cells else "",
-        panels="".join(_PANEL.format(title, numbers=_NUMBERS if lanes else "") for title in titles),
+        panels="".join(_PANEL.format(title, numbers=_NUMBERS if lanes else "") for title in named),
         toggle=_TOGGLE if lanes else "",
         curve="<svg class='dd-curve' role='img' aria-label='Entropy of every lane against t'></svg>" if lanes else "",
     )

@@ -45,7 +45,7 @@ _LOG2_RANGE = 4.0
 _HTML = """<div class="sx-root" data-playing="false">
 <canvas tabindex="0" role="img" aria-label="The triangle of three categories"></canvas>
 <div class="sx-bar">
-<button type="button" data-sx="play" title="Play or pause the run" disabled aria-pressed="false">Play</button>
+<button type="button" data-sx="play" title="Play or pause the run" disabled>Play</button>
 <button type="button" data-sx="back" title="One step back" disabled aria-label="One step back">&#8722;1</button>
 <button type="button" data-sx="next" title="One step on" disabled aria-label="One step on">+1</button>
 <input type="range" data-sx="seek" title="Any time of the run" min="0" max="1" value="0" step="any" disabled

@@ -57,7 +57,7 @@
     const rows = Math.ceil(message.n / columns), height = rows * (message.h + gap) - gap;
     views = wanted.map((view, i) => {
       const figure = panels.children[i];
-      figure.querySelector("figcaption span").textContent = view.title;
+      figure.querySelector("figcaption span").textContent = paired ? view.title : `${view.lane + 1}. ${view.title}`;
       const canvas = figure.querySelector("canvas");
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", `${view.title}. ${KEYS}`);
@@ -155,7 +155,8 @@
       const points = frames.filter(Boolean).map((m) => `${px(m.lanes[i].t)},${py(m.lanes[i].entropy)}`).join(" ");
       const now = frames[step].lanes[i], colour = `var(--dd-colour-${i})`;
       return `<polyline fill="none" stroke="${colour}" stroke-width="2" points="${points}"/>`
-        + `<circle cx="${px(now.t)}" cy="${py(now.entropy)}" r="4" fill="${colour}"/>`;
+        + `<circle cx="${px(now.t)}" cy="${py(now.entropy)}" r="8" fill="${colour}"/>`
+        + `<text x="${px(now.t)}" y="${py(now.entropy)}" dy="4" font-size="11" text-anchor="middle" fill="white">${i + 1}</text>`;
     });
     curve.setAttribute("viewBox", `0 0 ${W} ${H}`);
     curve.innerHTML = `<text x="0" y="16" font-size="12" fill="currentColor">${top.toFixed(2)}</text>`
@@ -175,6 +176,7 @@
     for (const lane of message.lanes) { lane.state = bytes(lane.state); lane.guess = bytes(lane.guess); }
     frames[message.step] = message;
     layout(message);
+    status.setAttribute("aria-live", message.done ? "polite" : "off");  // the end is announced, not every step
     if (follow) {
       stop();
       show(message.step);
@@ -217,6 +219,13 @@
     show(step);
   }
 
+  // The nearest step that has come, that way: one that Pause cancelled on its way never comes.
+  function beside(way) {
+    let step = shown + way;
+    while (step > 0 && step < frames.length && !frames[step]) step += way;
+    return step;
+  }
+
   slider.addEventListener("input", () => {
     stop();
     let step = Number(slider.value);
@@ -233,7 +242,7 @@
       if (!cursor || cursor.view !== view) moveCursor(view, message, 0, 0);
       return select(view, cursor.image, cursor.row, cursor.col);
     }
-    const step = { ArrowLeft: shown - 1, ArrowRight: shown + 1, Home: 0, End: frames.length - 1 }[event.key];
+    const step = { ArrowLeft: beside(-1), ArrowRight: beside(1), Home: 0, End: frames.length - 1 }[event.key];
     if (!frames.length || (event.key !== " " && step === undefined)) return;
     event.preventDefault();
     if (event.key === " ") return play();
@@ -248,7 +257,6 @@
   if (toggle) toggle.addEventListener("click", () => {
     showGuess = !showGuess;
     toggle.textContent = showGuess ? "Show states" : "Show guesses";
-    toggle.setAttribute("aria-pressed", showGuess);
     if (shown >= 0) show(shown);
   });
   panels.addEventListener("click", (event) => {

@@ -57,6 +57,7 @@ function decode(p) {
 function load() {
   const data = props.value ? JSON.parse(props.value) : null;
   if (!data || !data.panels) return;
+  finish();
   times = data.times;
   frames = times.length;
   panels = data.panels.map(decode);
@@ -65,6 +66,7 @@ function load() {
   shownFrame = -1;
   bar.max = String(frames - 1);
   for (const control of root.querySelectorAll('button, input, select')) control.disabled = false;
+  $('webm').disabled = recorder !== null;
   $('trails').disabled = panels.every((panel) => panel.jumps);
   for (const name of ['contours', 'lines']) $(name).disabled = panels.every((panel) => !panel.field);
   buildTables();
@@ -617,7 +619,7 @@ function tick(now) {
   }
   lastTick = now;
   if (playing) nextTick();
-  else if (recorder) recorder.stop();
+  else finish();
 }
 
 function play(on) {
@@ -625,12 +627,14 @@ function play(on) {
   const started = on && !playing;
   playing = on;
   $('play').textContent = on ? 'Pause' : 'Play';
-  $('play').setAttribute('aria-pressed', String(on));
   root.dataset.playing = String(on);
   if (started) {
     lastTick = 0;
     nextTick();
-  } else if (!on) draw(); // the numbers may lag behind while playing
+  } else if (!on) {
+    finish();
+    draw(); // the numbers may lag behind while playing
+  }
 }
 
 function seek(to) {
@@ -653,6 +657,10 @@ function save(blob, name) {
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   root.dataset.saved = name + ' ' + blob.size;
+}
+
+function finish() { // a recording ends with the playing, however that ends
+  if (recorder && recorder.state === 'recording') recorder.stop();
 }
 
 function record() {
