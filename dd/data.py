@@ -26,6 +26,10 @@ FASHION_LABELS = (
 LABELS = {"mnist": MNIST_LABELS, "fashion-mnist": FASHION_LABELS}
 
 
+class DataError(ValueError):
+    """Data that are not there or cannot be used; the message says what to do."""
+
+
 @dataclass(frozen=True)
 class Labelled:
     """Images (N, H, W) of grey values or of codes, whole numbers, with labels (N,)."""
@@ -45,10 +49,15 @@ def load(name: str, split: str, root: str | Path = "data", download: bool = True
         raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     try:
         source = sources[name](str(root), train=split != "test", download=False)
-    except RuntimeError:
+    except RuntimeError as error:
         if not download:
-            raise
-        source = sources[name](str(root), train=split != "test", download=True)
+            raise DataError(f"no {name} under {root}; give its folder") from error
+        try:
+            source = sources[name](str(root), train=split != "test", download=True)
+        except (RuntimeError, OSError) as error:
+            raise DataError(
+                f"no {name} under {root}, and it cannot be downloaded ({error}); give its folder with --data-root"
+            ) from error
     images, labels = source.data, source.targets
     if split != "test":
         part = slice(-HELD_OUT, None) if split == "held-out" else slice(None, -HELD_OUT)

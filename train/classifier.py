@@ -77,7 +77,7 @@ def train(args: argparse.Namespace) -> None:
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
 
-    loop = Loop(args, config["name"], 0, resume)
+    loop = Loop(args, config, 0, resume)
 
     def step(n: int, progress: float) -> dict:
         for group in optimiser.param_groups:
@@ -113,6 +113,8 @@ def cells_of(data: Labelled, config: dict) -> tuple[Tensor, Tensor]:
 
 def measure(folder: str | Path, split: str, root: str | Path, device: torch.device) -> dict:
     """Accuracy of a checkpoint on a split, printed, and written into its config.json and model card."""
+    if not Path(folder).is_dir():
+        raise checkpoints.CheckpointError(f"there is no folder {folder}, and the figures are to be written into it")
     checkpoint = checkpoints.load(folder, device)
     if not isinstance(checkpoint.network, Classifier):
         raise checkpoints.CheckpointError(f"{folder} is not a classifier; give a folder that this script made")
@@ -122,7 +124,7 @@ def measure(folder: str | Path, split: str, root: str | Path, device: torch.devi
     print(json.dumps(record), flush=True)
     config = checkpoint.config
     config.setdefault("measured", {})[split] = {k: record[k] for k in ("images", "accuracy", "sha256")}
-    folder = checkpoints.resolve(folder)
+    folder = Path(folder)
     checkpoints.write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     checkpoints.write_text(folder / "README.md", card(config, checkpoint.network))
     return record
@@ -178,7 +180,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.config:
         train(args)
     else:
-        measure(args.measure, args.split, args.data_root, best_device())
+        measure(args.measure, args.split, args.data_root, args.device or best_device())
 
 
 if __name__ == "__main__":

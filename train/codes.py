@@ -44,7 +44,8 @@ class Codes:
         small = torch.uint8 if self.K <= 256 else torch.int16
         tensors = {"codes": self.codes.to(small), "labels": self.labels.to(torch.int16), "held_out": self.held_out}
         metadata = {"K": str(self.K), "names": json.dumps(self.names), "vqvae_sha256": self.sha256}
-        save_file({k: v.contiguous() for k, v in tensors.items()}, path, metadata)
+        with checkpoints.replacing(Path(path)) as temporary:
+            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata)
 
 
 def load_codes(path: str | Path) -> Codes:
@@ -58,7 +59,7 @@ def load_codes(path: str | Path) -> Codes:
 def load_grids(path: str | Path, split: str) -> Labelled:
     """The grids and labels of a split, "train" or "held-out", as data to train a denoiser on."""
     if not Path(path).is_file():
-        raise SystemExit(f"there is no {path}; make it with python -m train.codes (its docstring says how)")
+        raise ValueError(f"there is no {path}; make it with python -m train.codes (its docstring says how)")
     codes = load_codes(path)
     chosen = codes.held_out if split == "held-out" else ~codes.held_out
     return Labelled(codes.codes[chosen], codes.labels[chosen])

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dd import checkpoints
 from dd.checkpoints import Checkpoint
-from dd.data import Labelled, epoch_order, load, some, to_cells
+from dd.data import DataError, Labelled, epoch_order, load, some, to_cells
 from dd.device import autocast, best_device
 from dd.likelihood import estimate_bound, network_denoiser, training_loss
 from dd.looks import Decoded, GreyLevels
@@ -38,6 +38,8 @@ PUBLIC = ("name", "architecture", "network", "data", "mixture", "temperature", "
 
 def batch_at(data: Labelled, config: dict, step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
     """This worker's share of a step's grey images and labels; epochs are permutations."""
+    if len(data.images) < config["batch"]:
+        raise DataError(f"{len(data.images)} images are fewer than a batch of {config['batch']}; lower it, or add some")
     size = config["batch"] // world
     per_epoch = len(data.images) // config["batch"]
     order = epoch_order(len(data.images), config["seed"], step // per_epoch)
@@ -150,7 +152,7 @@ def main(argv: list[str] | None = None) -> None:
     trainer = Trainer(config, dealt_out(config, H * W, world), device, world)
     if args.init:
         trainer.begin_from(checkpoints.load(args.init))
-    loop = Loop(args, config["name"], rank, trainer.load_state_dict)
+    loop = Loop(args, config, rank, trainer.load_state_dict)
 
     def step(n: int, progress: float) -> dict:
         generator = step_generator(config["seed"], n, rank)
@@ -184,7 +186,7 @@ def load_data(config: dict, args: argparse.Namespace) -> tuple[Labelled, Labelle
         files, size = [files_of(Path(args.data_root) / data["folder"], s, data) for s in splits], data["grid"][0]
         train, data["labels"] = greys(files[0], size, data.get("mirror", False))
         if len(data["labels"]) != config["network"]["classes"] != 0:
-            raise SystemExit(f"the classes {data['labels']} are not the {config['network']['classes']} of the network")
+            raise ValueError(f"the classes {data['labels']} are not the {config['network']['classes']} of the network")
         return train, greys(files[1], size)[0], GreyLevels(data["K"])
     return *(load(data["source"], split, args.data_root) for split in splits), GreyLevels(data["K"])
 
@@ -193,13 +195,13 @@ def dealt_out(config: dict, cells: int, world: int) -> list[tuple[Process, int]]
     """The processes of the mixture and how many images of a batch each of `world` workers gives to them."""
     mixture, K = config["mixture"], config["data"]["K"]
     if sum(mixture.values()) != config["batch"]:
-        raise SystemExit(f"the mixture {mixture} does not add up to the batch of {config['batch']}")
+        raise ValueError(f"the mixture {mixture} does not add up to the batch of {config['batch']}")
     if any(count % world for count in mixture.values()):
-        raise SystemExit(f"the mixture {mixture} cannot be dealt out evenly to {world} workers")
+        raise ValueError(f"the mixture {mixture} cannot be dealt out evenly to {world} workers")
     parts = [(process(name, K, cells), count // world) for name, count in mixture.items()]
     for process_, _ in parts:
         if (kind := config.get("losses", {}).get(process_.name, process_.losses[0])) not in process_.losses:
-            raise SystemExit(f"{process_.name} has no loss {kind!r}; choose one of {', '.join(process_.losses)}")
+            raise ValueError(f"{process_.name} has no loss {kind!r}; choose one of {', '.join(process_.losses)}")
     return parts
 
 
@@ -207,7 +209,7 @@ def code_look(config: dict, path: str) -> Decoded:
     """How codes look, by the VQ-VAE that made them; what a user of the prior must know of it goes into the config."""
     vqvae, codes = checkpoints.load(config["data"]["vqvae"]), load_codes(path)
     if vqvae.sha256 != codes.sha256:
-        raise SystemExit(f"{path} was made by other weights than those of {config['data']['vqvae']}; make it again")
+        raise ValueError(f"{path} was made by other weights than those of {config['data']['vqvae']}; make it again")
     config["data"] |= {"vqvae": vqvae.name, "vqvae_sha256": vqvae.sha256, "grid": list(codes.codes.shape[1:])}
     config["data"] |= {"labels": codes.names}
     return Decoded(vqvae.network)

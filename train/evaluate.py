@@ -10,7 +10,8 @@ asked for is null. The likelihood is that of the network without a class label, 
     vlb_nats   chains: the bound L_vb of sampling in that many steps, every term
     ode_nats   the Dirichlet process' samplers "ode" and "heun": the bound of the flow itself, integrated finely
     fid        N samples against N images of the split; fid_floor: N training images against the same N images, the
-               mean over several disjoint draws, since one alone is off by half its size at N = 2,000
+               mean over several disjoint draws, since one alone is off by half its size at N = 2,000; fid_floor_sd:
+               their standard deviation, which is also what a fid is off by (null for fewer than two draws)
     fid_mean   the part of fid that is a difference of means; the rest is of the covariances
     fid_split  of which split the real images are that the samples were set against
 
@@ -37,7 +38,7 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from math import ceil, floor, log, log10
 from pathlib import Path
-from statistics import median_low
+from statistics import mean, median_low, stdev
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,7 @@ from tqdm import tqdm
 from dd import checkpoints
 from dd.checkpoints import Checkpoint, CheckpointError
 from dd.data import LABELS, Labelled, grid_of, load, to_cells
-from dd.device import best_device, for_inference
+from dd.device import best_device, device, for_inference
 from dd.likelihood import (
     Bound,
     cross_entropy,
@@ -60,7 +61,7 @@ from dd.likelihood import (
 from dd.metrics import frechet_distance, frechet_parts, judge, precision_recall
 from dd.networks.classifier import Classifier
 from dd.networks.unet import UNet
-from dd.perceptual import WEIGHTS, PerceptualError
+from dd.perceptual import WEIGHTS
 from dd.processes import NO_ORDER, REGISTRY, Process, process, suits
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
@@ -68,6 +69,7 @@ from dd.results import FLOWS
 from dd.runs import felt, warmth
 from dd.samplers import Denoiser, calls_per_step, default_grid, generate
 from train import decoded, evaluate_vqvae
+from train.loop import sentences
 
 METRICS = ("nll", "fid", "time")
 IN_FOLDERS = ("codes", "folder")  # sources whose pictures are files below --data
@@ -81,7 +83,7 @@ KEYS = (
     "checkpoint", "process", "sampler", "steps", "images", "seed", "nll_nats", "nll_stderr", "bits_per_dim", "fid",
     "fid_floor", "precision", "recall", "accuracy", "seconds_per_image", "device", "sha256", "split", "guidance",
     "temperature", "tilt", "calls", "cells", "data_seed", "vlb_nats", "vlb_stderr", "ode_nats", "ode_stderr",
-    "ode_images", "fid_mean", "fid_rebuilt", "fid_ratio", "fid_split",
+    "ode_images", "fid_floor_sd", "fid_mean", "fid_rebuilt", "fid_ratio", "fid_split",
 )  # fmt: skip
 
 
@@ -125,13 +127,7 @@ def load_cells(config: dict, split: str, root: str | Path, images: int, draws: i
 
 def _load(data: dict, split: str, root: str | Path) -> Labelled:
     source = data["source"]
-    try:
-        return decoded.grids(data, split, root) if source in IN_FOLDERS else load(source, split, root)
-    except (RuntimeError, OSError) as error:
-        raise EvaluationError(
-            f"no {data.get('of', source)} under {root}, and it cannot be downloaded ({error}); "
-            "give its folder with --data-root"
-        ) from error
+    return decoded.grids(data, split, root) if source in IN_FOLDERS else load(source, split, root)
 
 
 def find_process(name: str, config: dict) -> Process:
@@ -194,11 +190,13 @@ def sample(
 
 @dataclass(frozen=True)
 class Reference:
-    """What samples are judged by: the classifier, the features of N real images, and their distance to N others."""
+    """What samples are judged by: the classifier, the features of N real images, and their distance to N others, mean
+    and standard deviation over several others."""
 
     classifier: Classifier
     features: Tensor
     fid_floor: float
+    fid_floor_sd: float | None
 
 
 def find_classifier(config: dict, source: str | Path | None, device: torch.device) -> Checkpoint:
@@ -227,19 +225,20 @@ def reference(config: dict, classifier: Classifier, split: str, images: int, roo
     features = judge(classifier, load_cells(config, split, root, images))[0]
     draws = load_cells(config, "train", root, images, FLOOR_DRAWS).split(images)
     floors = [frechet_distance(judge(classifier, draw)[0], features) for draw in draws]
-    return Reference(classifier, features, sum(floors) / len(floors))
+    return Reference(classifier, features, mean(floors), stdev(floors) if len(floors) > 1 else None)
 
 
 def compare(samples: Samples, reference_: Reference) -> dict[str, float | None]:
     """FID with its floor, precision and recall, and the share of samples that are what was asked for."""
     features, classes = judge(reference_.classifier, samples.cells)
-    mean, covariance = frechet_parts(features, reference_.features)
+    of_mean, of_covariance = frechet_parts(features, reference_.features)
     precision, recall = precision_recall(reference_.features, features)
     right = None if samples.labels is None else float((classes == samples.labels).double().mean())
     return {
-        "fid": mean + covariance,
-        "fid_mean": mean,
+        "fid": of_mean + of_covariance,
+        "fid_mean": of_mean,
         "fid_floor": reference_.fid_floor,
+        "fid_floor_sd": reference_.fid_floor_sd,
         "precision": precision,
         "recall": recall,
         "accuracy": right,
@@ -261,8 +260,8 @@ def stderr(values: Tensor) -> float:
 
 def likelihood(bound: Bound, cells: int) -> dict[str, float]:
     """The bound as nats per image and as bits per dimension (cell)."""
-    mean = bound.mean
-    return {"nll_nats": mean, "nll_stderr": stderr(bound.total), "bits_per_dim": mean / cells / log(2)}
+    nats = bound.mean
+    return {"nll_nats": nats, "nll_stderr": stderr(bound.total), "bits_per_dim": nats / cells / log(2)}
 
 
 def own_time(process_: Process, t: Tensor | float) -> Tensor:
@@ -358,7 +357,12 @@ def flow_bound(process_: Dirichlet, network: nn.Module, x0: Tensor, generator: t
 
 def evaluate(args: argparse.Namespace) -> dict:
     """One JSON-able record of what `args` (see parse) asks for."""
-    device = best_device() if args.device is None else torch.device(args.device)
+
+    def noise() -> torch.Generator:
+        """Of every bound its own, so that each is a function of the seed."""
+        return torch.Generator().manual_seed(args.seed)
+
+    device = args.device or best_device()
     checkpoint = load_denoiser(args.checkpoint, device)
     config = checkpoint.config
     process_ = find_process(args.process, config)
@@ -395,17 +399,16 @@ def evaluate(args: argparse.Namespace) -> dict:
         judge_ = judge_of(config, args, device)
     if "nll" in args.metrics:
         x0 = load_cells(config, args.split, args.data_root, args.images)
-        generator = torch.Generator().manual_seed(args.seed)
-        bound = continuous_bound(process_, checkpoint.network, x0, generator, args.repeats)
+        bound = continuous_bound(process_, checkpoint.network, x0, noise(), args.repeats)
         record |= likelihood(bound, x0[0].numel())
         if isinstance(process_, D3PM):
-            bound_ = chain_bound(process_, checkpoint.network, x0, args.steps, generator)
-            record |= {"vlb_nats": bound_.mean, "vlb_stderr": bound_.stderr}
+            vlb = chain_bound(process_, checkpoint.network, x0, args.steps, noise())
+            record |= {"vlb_nats": vlb.mean, "vlb_stderr": stderr(vlb.total)}
         if isinstance(process_, Dirichlet) and sampler in FLOWS["dirichlet"]:
-            bound_ = flow_bound(process_, checkpoint.network, x0[:ODE_IMAGES], generator)
-            record |= {"ode_nats": bound_.mean, "ode_stderr": bound_.stderr, "ode_images": len(bound_.total)}
+            ode = flow_bound(process_, checkpoint.network, x0[:ODE_IMAGES], noise())
+            record |= {"ode_nats": ode.mean, "ode_stderr": stderr(ode.total), "ode_images": len(ode.total)}
         if args.by_decade:
-            record["decades"] = by_decade(process_, checkpoint.network, bound, x0, generator)
+            record["decades"] = by_decade(process_, checkpoint.network, bound, x0, noise())
     if {"fid", "time"} & set(args.metrics):
         labels = judge_.labels if "fid" in args.metrics else None
         samples = sample(
@@ -421,7 +424,7 @@ def evaluate(args: argparse.Namespace) -> dict:
 
 @dataclass(frozen=True)
 class Judge:
-    """figures: what is said of samples. labels: the classes (N,) that they are to have, None for all alike often."""
+    """figures: what is said of samples. labels: the classes (N,) that they are to have, None for uniform draws."""
 
     figures: Callable[[Samples], dict[str, float | None]]
     labels: Tensor | None = None
@@ -460,10 +463,7 @@ def judge_of(config: dict, args: argparse.Namespace, device: torch.device) -> Ju
 
         return Judge(figures)
     kind = decoded.cells_of(data)
-    try:
-        gallery = decoded.gallery(kind, args.data_root, grid_of(data)[0] * kind.side, args.images, data.get("labels"))
-    except PerceptualError as error:
-        raise EvaluationError(str(error)) from error
+    gallery = decoded.gallery(kind, args.data_root, grid_of(data)[0] * kind.side, args.images, data.get("labels"))
     return Judge(lambda samples: decoded.compare(kind, samples.cells, gallery), gallery.labels)
 
 
@@ -499,7 +499,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--vqvae", help="for codes: the folder of their VQ-VAE (default: beside the checkpoint)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
+    parser.add_argument("--device", type=device, help="cpu, cuda, ... (default: the best there is)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
     args.metrics = args.metrics.split(",")
@@ -513,15 +513,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
+@sentences()
 def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
-    try:
-        if argv and not argv[0].startswith("-") and evaluate_vqvae.handles(argv[0]):
-            return evaluate_vqvae.main(argv)
-        args = parse(argv)
-        record = evaluate(args)
-    except ValueError as error:  # EvaluationError, CheckpointError, unknown processes: sentences, not tracebacks
-        sys.exit(f"error: {error}")
+    if argv and not argv[0].startswith("-") and evaluate_vqvae.handles(argv[0]):
+        return evaluate_vqvae.main(argv)
+    args = parse(argv)
+    record = evaluate(args)
     if args.json:
         print(json.dumps(record))
     else:

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from dd import checkpoints, perceptual
 from dd.checkpoints import CheckpointError
+from dd.data import DataError
 from dd.metrics import frechet_distance
 from dd.networks.vqvae import VqVae
 from train.cards import fill_metrics
+from train.loop import sentences
 from train.pictures import Pictures, find, readable, split_below
 
 BATCH_PIXELS = 2**19  # rebuilt at a time
@@ -49,7 +51,7 @@ def evaluate(
     else:
         files = getattr(split_below(data, loaded.config["data"]), part.replace("-", "_"))
         if not files:
-            raise SystemExit(f"no picture of {data} is in the part {part!r}")
+            raise DataError(f"no picture of {data} is in the part {part!r}")
     pictures = readable(files[:limit], loaded.network.colours)
     facts = {"checkpoint": loaded.name, "sha256": loaded.sha256, "size": size, "part": part}
     return facts | measure(loaded.network, pictures, size, deep=True)
@@ -107,6 +109,7 @@ def retrieved(originals: Tensor, rebuilt: Tensor) -> float:
     return float((nearest.cpu() == torch.arange(len(nearest))).float().mean())
 
 
+@sentences()
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Measure a VQ-VAE on any folder of pictures.")
     parser.add_argument("checkpoint")
@@ -117,14 +120,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--card", action="store_true", help="write the figures into the checkpoint's model card")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
-    try:
-        result = evaluate(args.checkpoint, args.data, args.size, args.part, args.limit)
-    except ValueError as error:  # CheckpointError, ImageError, sizes too small: sentences, not tracebacks
-        sys.exit(f"error: {error}")
+    result = evaluate(args.checkpoint, args.data, args.size, args.part, args.limit)
+    print(json.dumps(result) if args.json else "\n".join(f"{k:>18}  {v}" for k, v in result.items()))
     if args.card:
         what = f"--data DIR/{Path(args.data).name} --size {args.size} --part {args.part}"
         fill_metrics(Path(args.checkpoint), result, f"python -m train.evaluate_vqvae CHECKPOINT {what} --card")
-    print(json.dumps(result) if args.json else "\n".join(f"{k:>18}  {v}" for k, v in result.items()))
 
 
 if __name__ == "__main__":

@@ -10,19 +10,19 @@ picture kept apart, has in common with one of the training grids at the same cel
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dd import checkpoints
 from dd.data import grid_of, some
-from dd.perceptual import PerceptualError
 from dd.render import tile, to_image
 from train.codes import encode_folder
 from train.decoded import Cells, codes, features_of, find_vqvae
 from train.evaluate import find_process, load_denoiser, sample
+from train.loop import sentences
 
 NEAREST = 3  # rows below the samples
 
@@ -38,12 +38,13 @@ def most_in_common(a: Tensor, b: Tensor) -> float:
     return max(float((one == b).double().mean((1, 2)).max()) for one in a)
 
 
-def sheet(kind: Cells, samples: Tensor, training: Tensor, indices: Tensor, scale: int = 2):
+def sheet(kind: Cells, samples: Tensor, training: Tensor, indices: Tensor, scale: int = 2) -> Image.Image:
     """The picture: samples (N, h, w) in the first row, their neighbours below."""
     rows = torch.cat([samples, training[indices.T.flatten()]])
     return to_image(tile(kind.show(rows)[:, 0], len(samples)), scale)
 
 
+@sentences()
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Samples of codes beside their nearest training pictures.")
     parser.add_argument("checkpoint", help="folder of a denoiser of codes")
@@ -55,10 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
-    try:
-        figures = run(args)
-    except (ValueError, PerceptualError) as error:
-        sys.exit(f"error: {error}")
+    figures = run(args)
     print(json.dumps(figures) if args.json else "\n".join(f"{k:>22}  {v}" for k, v in figures.items()))
 
 

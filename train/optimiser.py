@@ -51,7 +51,7 @@ class MuonAdamW:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if "muon" not in state:
-            raise SystemExit(
+            raise ValueError(
                 "--resume: the state was made with another optimiser; use --init with the run's checkpoint"
             )
         self._muon.load_state_dict(state["muon"])

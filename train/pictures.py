@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dd.data import Labelled
+from dd.data import DataError, Labelled
 from dd.images import RESAMPLE, ImageError, crop, open_image, to_tensor
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"})
@@ -33,7 +33,7 @@ def find(folder: str | Path) -> list[Path]:
     """Every picture below a folder, in a fixed order."""
     files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not files:
-        raise SystemExit(f"there are no pictures in {folder}; give a folder with JPEG, PNG or WebP files")
+        raise DataError(f"there are no pictures in {folder}; give a folder with JPEG, PNG or WebP files")
     return files
 
 
@@ -52,7 +52,7 @@ def celeba(root: str | Path) -> Split:
     base = Path(root) / "celeba"
     partition = base / "list_eval_partition.txt"
     if not partition.is_file():
-        raise SystemExit(
+        raise DataError(
             f"there is no CelebA in {root}: torchvision keeps {partition} and {base}/img_align_celeba there"
         )
     rows = [line.split() for line in partition.read_text().splitlines() if line.strip()]
@@ -94,6 +94,7 @@ class Pictures:
         self.files, self.mode = files, "L" if colours == 1 else "RGB"
         self._kept: dict[int, Image.Image] = {}
         self._room = CACHE_BYTES
+        self._damaged: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -127,7 +128,19 @@ class Pictures:
         """
         which = torch.randint(len(self), (n,), generator=generator).tolist()
         u = torch.rand(n, 4, generator=generator, dtype=torch.float64).tolist()
-        return torch.cat([self._random_crop(self[i], size, smallest, *u_) for i, u_ in zip(which, u, strict=True)])
+        pictures = map(self._readable, which)
+        return torch.cat([self._random_crop(p, size, smallest, *u_) for p, u_ in zip(pictures, u, strict=True)])
+
+    def _readable(self, i: int) -> Image.Image:
+        """Picture i, or where it cannot be read the next one that can; which cannot is said once."""
+        for j in (*range(i, len(self)), *range(i)):
+            try:
+                return self[j]
+            except ImageError as error:
+                if j not in self._damaged:
+                    print(f"left out: {error}", file=sys.stderr, flush=True)
+                self._damaged.add(j)
+        raise DataError("none of the pictures to learn from can be read")
 
     @staticmethod
     def _random_crop(image: Image.Image, size: int, smallest: int, *u: float) -> Tensor:
@@ -170,7 +183,7 @@ def greys(files: list[Path], size: int, mirror: bool = False) -> tuple[Labelled,
     """
     pictures = readable(files, 1)
     if not len(pictures):
-        raise SystemExit("there are no pictures to learn from, or none held out; more of them, or another held_out")
+        raise DataError("there are no pictures to learn from, or none held out; more of them, or another held_out")
     images = torch.cat([(255 * pictures.whole([i], size)[:, 0]).round().to(torch.uint8) for i in range(len(pictures))])
     classes, names = labels(pictures.files)
     classes = torch.from_numpy(classes)

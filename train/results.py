@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,7 +28,7 @@ import torch
 
 from dd import results
 from dd.checkpoints import Checkpoint, write_text
-from dd.device import best_device
+from dd.device import best_device, device
 from dd.metrics import NEIGHBOURS
 from dd.perceptual import WEIGHTS
 from dd.processes import EVERY, REGISTRY, Process, suits
@@ -39,6 +38,7 @@ from dd.runs import felt, warmth
 from dd.samplers import calls_per_step, steps_for
 from train import evaluate
 from train.evaluate import Judge, Samples, load_cells, load_denoiser, sample
+from train.loop import sentences
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -310,7 +310,7 @@ def _sample_tables(cells: list[Record]) -> str:
     lines = [
         f"### {name}, {images:,} samples, temperature {temperature:g}{f', tilt {tilt:g}' if tilt else ''}, "
         f"guidance {guidance:g}\n",
-        f"Seed {seed}, against {against}. FID floor ({floor_of}): {floor_:.3f}.\n",
+        f"Seed {seed}, against {against}. FID floor ({floor_of}): {floor_:.3f}{_scatter(cells)}.\n",
     ]
     if len({r["budget"] for r in cells}) > 1:
         for key, title in FIGURES.items():
@@ -325,6 +325,12 @@ def _sample_tables(cells: list[Record]) -> str:
         figures = ("" if r[key] is None else f"{r[key]:.3g}" for key in FIGURES)
         lines.append(f"| {' | '.join([r['process'], r['sampler'], str(r['calls']), *figures])} |")
     return "\n".join(lines) + "\n"
+
+
+def _scatter(cells: list[Record]) -> str:
+    """What a single floor, and so a single FID, is off by; where a cell knows it."""
+    known = [r["fid_floor_sd"] for r in cells if r.get("fid_floor_sd")]
+    return f", which scatters by {known[0]:.2g} from draw to draw, as every FID here does" if known else ""
 
 
 def _time_table(times: list[Record]) -> str:
@@ -397,15 +403,12 @@ def plot(name: str, records: list[Record], folder: Path) -> None:
     pyplot.close(figure)
 
 
+@sentences()
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    device = best_device() if args.device is None else torch.device(args.device)
-    try:
-        complete = measure_all(args, device, out / "results.jsonl")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    complete = measure_all(args, args.device or best_device(), out / "results.jsonl")
     records = current(results.read(out / "results.jsonl"))
     md = out / "results.md"
     write_text(md, page(md.read_text() if md.is_file() else "", records))
@@ -434,7 +437,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--data-root", default="data", help="where torchvision finds or puts the data")
     parser.add_argument("--out", default=results.RESULTS.parent, help="folder of results.jsonl, results.md and plots")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", help="cpu, cuda, ... (default: the best there is)")
+    parser.add_argument("--device", type=device, help="cpu, cuda, ... (default: the best there is)")
     args = parser.parse_args(argv)
     args.bound_images = args.bound_images or (10_000 if args.split == "test" else 5_000)
     if min(args.calls) < 1 or args.images <= NEIGHBOURS:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dd.checkpoints import write_text
+from dd.checkpoints import replacing, write_text
 
 
 def worker_count() -> tuple[int, int]:
@@ -62,8 +62,14 @@ class StopFlag:
 
     def __init__(self) -> None:
         self._raised = False
-        for sig in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(sig, self._raise)
+
+    def __enter__(self) -> "StopFlag":
+        self._before = {sig: signal.signal(sig, self._raise) for sig in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sig, handler in self._before.items():
+            signal.signal(sig, handler)
 
     def _raise(self, *_: object) -> None:
         self._raised = True
@@ -134,29 +140,25 @@ class Ema:
 
 def save_state(path: Path, state: dict[str, Any]) -> bool:
     """Write a resumable state through a temporary file. A full disk is reported, and the old state stays."""
-    temporary = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
         return True
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         print(f"warning: could not save {path} ({error}); the previous state is kept. Free some space.", flush=True)
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         return False
 
 
 def load_state(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise SystemExit(f"--resume: there is no {path}; start without --resume, or give the run's --out folder")
+        raise ValueError(f"--resume: there is no {path}; start without --resume, or give the run's --out folder")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise SystemExit(f"--resume: {path} is damaged ({error}); use --init with a checkpoint instead") from error
+        raise ValueError(f"--resume: {path} is damaged ({error}); use --init with a checkpoint instead") from error
 
 
 class JsonLines:

@@ -29,7 +29,7 @@ from dd.networks.vqvae import CausalContext, Coded, VqVae
 from train.cards import vqvae_card
 from train.evaluate_vqvae import measure
 from train.loop import Loop, add_arguments, sentences
-from train.pictures import Pictures, load_split
+from train.pictures import Pictures, load_split, readable
 from train.state import Ema, average_gradients, cosine_rate, gathered, step_generator, worker_count
 
 RAMP = 0.05  # of the run, over which the weight of the price grows
@@ -152,22 +152,22 @@ def main(argv: list[str] | None = None) -> None:
     config = configure(args)
     rank, world = worker_count()
     if config["batch"] % world:
-        raise SystemExit(f"a batch of {config['batch']} cannot be dealt out evenly to {world} workers")
+        raise ValueError(f"a batch of {config['batch']} cannot be dealt out evenly to {world} workers")
     if config.get("learn") == "decoder" and not args.init:
-        raise SystemExit(
+        raise ValueError(
             f"{args.config} trains a decoder for given codes: give their checkpoint with --init, to --resume too"
         )
     device = args.device or best_device()
     data, colours = config["data"], config["network"]["colours"]
     files = load_split(data if args.folder is None else data | {"folder": args.folder}, args.data_root)
-    pictures, held_out = Pictures(files.train, colours), Pictures(files.held_out[: args.held_out], colours)
+    pictures, held_out = Pictures(files.train, colours), readable(files.held_out[: args.held_out], colours)
     print(f"{len(files.train)} pictures to learn from, {len(files.held_out)} held out", flush=True)
 
     trainer = Trainer(config, device)
     if args.init:
         trainer.network.load_state_dict(checkpoints.load(args.init).network.state_dict())
         trainer.ema = Ema(trainer.network, config["ema"])
-    loop = Loop(args, config["name"], rank, trainer.load_state_dict)
+    loop = Loop(args, config, rank, trainer.load_state_dict)
 
     def step(n: int, progress: float) -> dict:
         mine, shared = (step_generator(config["seed"], n, r) for r in (rank + 1, 0))

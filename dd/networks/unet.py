@@ -21,13 +21,12 @@ def _norm(c: int) -> nn.GroupNorm:
 class Block(nn.Module):
     """Residual block: norm, SiLU, 3x3 convolution, twice; the class shifts and scales the second norm (FiLM)."""
 
-    def __init__(self, c_in: int, c_out: int, c_emb: int, dropout: float):
+    def __init__(self, c_in: int, c_out: int, c_emb: int):
         super().__init__()
         self.norm1 = _norm(c_in)
         self.conv1 = nn.Conv2d(c_in, c_out, 3, padding=1)
         self.film = nn.Linear(c_emb, 2 * c_out) if c_emb else None
         self.norm2 = _norm(c_out)
-        self.dropout = nn.Dropout(dropout)
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
         nn.init.zeros_(self.conv2.weight)
@@ -39,7 +38,7 @@ class Block(nn.Module):
         if self.film is not None:
             scale, shift = self.film(emb)[:, :, None, None].chunk(2, 1)
             h = torch.addcmul(shift, h, 1 + scale)
-        return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+        return self.skip(x) + self.conv2(F.silu(h))
 
 
 class Attention(nn.Module):
@@ -75,7 +74,6 @@ class UNet(nn.Module):
 
     def __init__(
         self, c_in: int, c_out: int, channels: tuple[int, ...], blocks: tuple[int, ...], classes: int, c_emb: int,
-        dropout: float,
     ):  # fmt: skip
         super().__init__()
         self.classes = classes
@@ -86,12 +84,12 @@ class UNet(nn.Module):
         c = channels[0]
         for level, (width, n) in enumerate(levels):
             stage = nn.ModuleList([nn.Conv2d(c, width, 3, stride=2, padding=1)] if level else [])
-            stage.extend(Block(width, width, c_emb, dropout) for _ in range(n))
+            stage.extend(Block(width, width, c_emb) for _ in range(n))
             self.down.append(stage)
             c = width
-        self.middle = nn.ModuleList([Attention(c), Block(c, c, c_emb, dropout), Attention(c)])
+        self.middle = nn.ModuleList([Attention(c), Block(c, c, c_emb), Attention(c)])
         for level, (width, n) in reversed(list(enumerate(levels))):
-            stage = nn.ModuleList([Block(2 * width if i == 0 else width, width, c_emb, dropout) for i in range(n)])
+            stage = nn.ModuleList([Block(2 * width if i == 0 else width, width, c_emb) for i in range(n)])
             if level:
                 stage.append(nn.Conv2d(width, channels[level - 1], 1))
                 stage.append(nn.Upsample(scale_factor=2, mode="nearest"))
@@ -125,9 +123,8 @@ class EvidenceUNet(UNet):
 
     def __init__(
         self, K: int, channels: tuple[int, ...] = (32, 64, 96), blocks: tuple[int, ...] = (1, 2, 2), classes: int = 0,
-        dropout: float = 0.0,
     ):  # fmt: skip
-        super().__init__(K, K, channels, blocks, classes, C_EMB if classes else 0, dropout)
+        super().__init__(K, K, channels, blocks, classes, C_EMB if classes else 0)
         self.K = K
 
     def forward(self, evidence: Tensor, label: Tensor | None = None) -> Tensor:
@@ -142,9 +139,8 @@ class NoiseUNet(UNet):
 
     def __init__(
         self, channels: tuple[int, ...] = (32, 64, 96), blocks: tuple[int, ...] = (1, 2, 2), classes: int = 0,
-        dropout: float = 0.0,
     ):  # fmt: skip
-        super().__init__(1, 1, channels, blocks, classes, C_EMB, dropout)
+        super().__init__(1, 1, channels, blocks, classes, C_EMB)
         self.time = nn.Sequential(nn.Linear(C_EMB, C_EMB), nn.SiLU(), nn.Linear(C_EMB, C_EMB))
 
     def forward(self, x_and_v: Tensor, label: Tensor | None = None) -> Tensor:

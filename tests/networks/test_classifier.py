@@ -81,7 +81,7 @@ def test_training_learns_and_writes_a_card_with_the_measured_figures(toy: Path, 
 def test_resumed_training_equals_uninterrupted_training(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     whole = run(toy, tmp_path / "whole")
 
-    class StopAfterTen:
+    class StopAfterTen(loop.StopFlag):
         steps = 0
 
         @property

@@ -95,6 +95,7 @@ def test_real_images_in_place_of_samples_are_at_the_floor(folder: Path):
     ]  # fmt: skip
     assert figures[0]["fid"] != figures[1]["fid"]
     assert (figures[0]["fid"] + figures[1]["fid"]) / 2 == pytest.approx(judge_.fid_floor)
+    assert abs(figures[0]["fid"] - figures[1]["fid"]) / 2**0.5 == pytest.approx(judge_.fid_floor_sd)
     assert (figures[0]["accuracy"], figures[1]["accuracy"]) == pytest.approx((30 / 40, 1.0))
 
 

@@ -18,6 +18,7 @@ from torchvision import datasets
 
 from dd import checkpoints, perceptual
 from dd.checkpoints import CheckpointError
+from dd.data import DataError
 from dd.images import ImageError, open_image
 from tests.train.workers import assert_two_workers_train_one_network
 from train import cards, codes, evaluate, evaluate_vqvae, loop, pictures, vqvae
@@ -85,7 +86,7 @@ def stop_after(monkeypatch, steps: int) -> None:
     """As if SIGTERM arrived after so many steps."""
     calls = iter(range(10**6))
 
-    class Flag:
+    class Flag(loop.StopFlag):
         @property
         def raised(self):
             return next(calls) >= steps
@@ -277,7 +278,7 @@ def test_find_is_recursive_sorted_and_says_when_there_is_nothing(root):
     assert len(files) == 24
     assert files == sorted(files)
     (root / "empty").mkdir()
-    with pytest.raises(SystemExit, match="no pictures"):
+    with pytest.raises(DataError, match="no pictures"):
         find(root / "empty")
 
 
@@ -380,7 +381,7 @@ def test_celeba_trains_in_colour(celeba_root):
 
 
 def test_missing_celeba_says_where_it_is_expected(tmp_path):
-    with pytest.raises(SystemExit, match=r"no CelebA .*list_eval_partition\.txt"):
+    with pytest.raises(DataError, match=r"no CelebA .*list_eval_partition\.txt"):
         celeba(tmp_path)
 
 
