@@ -68,7 +68,8 @@ def rebuild(network: VqVae, image: Image.Image) -> Rebuilt:
     codes = codes.cpu()
     seconds = time.perf_counter() - start
     rebuilt = (x_hat.float() * 255).round() / 255
-    return Rebuilt(x, rebuilt, codes[0], _quality("VQ-VAE codes", network.bits_per_pixel(), rebuilt, x), seconds)
+    rate = network.bits_per_pixel() * codes.numel() * network.factor**2 / x[0, 0].numel()  # with the padding's codes
+    return Rebuilt(x, rebuilt, codes[0], _quality("VQ-VAE codes", rate, rebuilt, x), seconds)
 
 
 def rivals(image: Image.Image, bits_per_pixel: float) -> list[Quality]:

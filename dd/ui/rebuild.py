@@ -219,10 +219,11 @@ def table(done: Rebuilt, others: list[Quality]) -> str:
     def row(q: Quality) -> str:
         psnr = "∞" if math.isinf(q.psnr) else f"{q.psnr:.1f}"
         lpips = "–" if q.lpips is None else f"{q.lpips:.3f}"
-        return f"| {q.name} | {q.bits_per_pixel:.2f} | {psnr} | {q.ssim:.3f} | {lpips} |"
+        kilobytes = q.bits_per_pixel * done.original[0, 0].numel() / 8000
+        return f"| {q.name} | {q.bits_per_pixel:.2f} | {kilobytes:.1f} | {psnr} | {q.ssim:.3f} | {lpips} |"
 
     h, w = done.codes.shape
-    head = "| | bits per pixel | PSNR, dB | SSIM | LPIPS |\n|---|---|---|---|---|"
+    head = "| | bits per pixel | kB | PSNR, dB | SSIM | LPIPS |\n|---|---|---|---|---|---|"
     note = (
         f"\n\n{h} x {w} codes · network {1000 * done.seconds:.0f} ms · JPEG and WebP at that rate, or their lowest. "
         "PSNR and SSIM: more is closer to your picture. LPIPS: less is, as people see it."

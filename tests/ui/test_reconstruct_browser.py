@@ -32,7 +32,8 @@ def test_a_photo_is_rebuilt_and_its_codes_can_be_clicked(tab):
     codes = rows[1].split()
     assert rows[1].startswith("VQ-VAE codes")
     assert float(codes[2]) <= 0.75  # bits per pixel
-    assert float(codes[3]) > 20  # decibels
+    assert float(codes[3]) == pytest.approx(float(codes[2]) * 256**2 / 8000, abs=0.1)  # kB
+    assert float(codes[4]) > 20  # decibels
     tab.wait_for_selector("#rebuild-usage svg rect")
     tab.locator("#rebuild-codes img").click(position={"x": 40, "y": 40})
     tab.wait_for_selector("text=/Code \\d+: \\d+ of \\d+ cells/", timeout=30_000)
