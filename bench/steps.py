@@ -4,10 +4,10 @@
     python -m bench.steps train/configs/faces.yaml --grid 16 16 --K 512
 
 Prints one JSON object, in milliseconds, medians over --repeats: the network call; for every process and sampler,
-evidence and step together, for each of a step's network calls, and their share of the network's time; for every
-process, what a training image costs outside the network (noise, evidence and loss); a step of the page's four lanes
-against a step of one. A configuration in place of a checkpoint is measured with an untrained network. As in the app,
-the network has all cores and the rest one thread.
+evidence and step together, the mean over a run of 64 network calls for each of them, and their share of the network's
+time; for every process, what a training image costs outside the network (noise, evidence and loss); a step of the
+page's four lanes against a step of one. A configuration in place of a checkpoint is measured with an untrained network.
+As in the app, the network has all cores and the rest one thread.
 """
 
 import argparse
@@ -26,8 +26,9 @@ from dd.data import grid_of
 from dd.device import CORES, for_inference, keep_freed_memory
 from dd.processes import REGISTRY, Process, process, suits
 from dd.runs import Lane
-from dd.samplers import Denoiser, calls_per_step, race, reverse, time_grid
+from dd.samplers import Denoiser, calls_per_step, default_grid, race, reverse, steps_for, time_grid
 
+CALLS = 64  # of the run that a sampler's cost is the mean over
 LANES = (
     Lane("dirichlet", "dirichlet"), Lane("d3pm-absorbing", "ancestral"),
     Lane("d3pm-uniform", "ancestral"), Lane("gaussian", "ddpm"),
@@ -44,17 +45,18 @@ def milliseconds(action: Callable[[], object], repeats: int) -> float:
     return statistics.median(times[2:])
 
 
-def outside(process_: Process, method: str, f: torch.Tensor, x0: torch.Tensor, steps: int) -> float:
-    """Milliseconds that a sampler adds to each of its network calls, in the middle of a run from images x0."""
-    generator, times = torch.Generator().manual_seed(0), torch.linspace(0.5, 0.4, steps + 4).tolist()
-    run = reverse(process_, process_.perturb(x0, 0.5, generator), times, method, generator)
-    next(run)
+def outside(process_: Process, method: str, f: torch.Tensor) -> float:
+    """Milliseconds that a sampler adds to each of its network calls: the mean over a whole run of CALLS of them."""
+    generator, steps = torch.Generator().manual_seed(0), steps_for(CALLS, method)
+    times, cells = time_grid(process_, steps, default_grid(method)), (len(f), *f.shape[2:])
 
-    def step() -> None:
-        while not run.send(f).shown:
-            pass
+    def whole() -> None:
+        run = reverse(process_, process_.prior(cells, generator), times, method, generator)
+        query = next(run)
+        while not query.last:
+            query = run.send(f)
 
-    return milliseconds(step, steps) / calls_per_step(method)
+    return milliseconds(whole, 3) / (steps * calls_per_step(method))
 
 
 def training(process_: Process, f: torch.Tensor, x0: torch.Tensor, generator: torch.Generator) -> None:
@@ -104,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
     for name in (name for name in REGISTRY if suits(name, config["data"])):
         process_ = process(name, K, H * W)
         for method in process_.methods:
-            ms = outside(process_, method, f, x0, args.repeats)
+            ms = outside(process_, method, f)
             steps[f"{name}/{method}"] = {"ms": round(ms, 2), "share": round(ms / network_ms, 3)}
         if "bound" in process_.losses:
             per_image[name] = round(
