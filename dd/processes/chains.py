@@ -29,7 +29,7 @@ class ScaledChain:
 
 
 class ProductChain:
-    """A chain of unrelated one-step matrices (T, S, S), with its cumulative products: 16 T S^2 bytes, 1 GB at S = 256."""
+    """A chain of unrelated one-step matrices (T, S, S), with its products: 16 T S^2 bytes, 1 GB at S = 256."""
 
     def __init__(self, steps: Tensor):
         self.T, self.S = steps.shape[:2]
