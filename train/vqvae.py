@@ -18,7 +18,6 @@ import argparse
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 import yaml
 from torch import Tensor, nn
 
@@ -97,13 +96,6 @@ class Trainer:
         report |= {} if self.decoder_only else self.codebook_step(coded, progress, generator)
         self.ema.update(self.network)
         return {k: v.item() if isinstance(v, Tensor) else v for k, v in report.items()}
-
-    def averaged(self) -> dict[str, Tensor]:
-        """The averaged weights, the code vectors back on the unit sphere, which averaging takes them into."""
-        if self.decoder_only:
-            return self.ema.shadow
-        codebook = F.normalize(self.ema.shadow["quantiser.codebook"], dim=1)
-        return self.ema.shadow | {"quantiser.codebook": codebook}
 
     def codebook_step(self, coded: Coded, progress: float, generator: torch.Generator) -> dict[str, Tensor | int]:
         """The codebook follows the latents of all workers."""
@@ -187,7 +179,7 @@ def main(argv: list[str] | None = None) -> None:
         """Figures of held-out pictures; the checkpoint and some rebuilt pictures are written."""
         trained = {"pictures": len(pictures), "seed": config["seed"]}
         trained |= {"steps": loop.budget.step, "minutes": loop.minutes}
-        export(loop.out / "checkpoint", trainer.averaged(), config | {"trained": trained}, command(args))
+        export(loop.out / "checkpoint", trainer.ema.shadow, config | {"trained": trained}, command(args))
         if not len(held_out):
             return {}
         averaged = checkpoints.load(loop.out / "checkpoint", device).network

@@ -111,8 +111,6 @@ def test_resumed_run_equals_an_uninterrupted_one(root, monkeypatch, lpips):
     assert records(root, "parts") == records(root, "whole")
     a, b = (load_file(root / out / "checkpoint" / "model.safetensors") for out in ("whole", "parts"))
     assert all(torch.equal(a[k], b[k]) for k in a)
-    norms = a["quantiser.codebook"].float().norm(dim=1)
-    assert float((norms - 1).abs().max()) < 1e-3  # of half precision
 
 
 def test_every_loss_is_logged_and_the_gan_starts_late(root):
