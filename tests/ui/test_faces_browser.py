@@ -132,6 +132,8 @@ def test_what_generate_made_can_be_inpainted(visitor, root: Path):
     paint(visitor)
     set_slider(visitor, "Steps", 4)
     set_slider(visitor, "Results", 4)
+    visitor.click("#inpaint-reset")  # or the end of a run before this one would be waited for
+    visitor.wait_for_function("document.querySelector('#inpaint-player [data-done=\"1\"]') === null")
     visitor.click("#inpaint-run")
     wait_done(visitor, "inpaint-player")
     assert canvas_size(visitor, "inpaint-player") == [2 * 34 - 2] * 2
