@@ -42,6 +42,7 @@ from train.loop import sentences
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
+from matplotlib.ticker import NullLocator
 
 CHECKPOINTS = ("checkpoints/digits", "checkpoints/fashion", "checkpoints/fashion-ddpm")
 KINDS = ("bound", "samples", "flow-bound", "steps-bound", "time")
@@ -250,12 +251,17 @@ def current(records: list[Record]) -> list[Record]:
     return [r for r in records if latest[r["checkpoint"]] == r["sha256"]]
 
 
+def of_checkpoint(records: list[Record], name: str) -> list[Record]:
+    """Those of that checkpoint, process by process."""
+    return sorted((r for r in records if r["checkpoint"] == name), key=lambda r: list(EVERY).index(r["process"]))
+
+
 def tables(records: list[Record]) -> str:
     """Markdown for all records: a section per checkpoint, in it a table per kind of sample."""
     out = []
     for name in dict.fromkeys(r["checkpoint"] for r in records):
-        mine = sorted((r for r in records if r["checkpoint"] == name), key=lambda r: list(EVERY).index(r["process"]))
-        out.append(f"## {name}\n\nWeights `{mine[0]['sha256'][:12]}`.\n")
+        mine = of_checkpoint(records, name)
+        out.append(f"### {name}\n\nWeights `{mine[0]['sha256'][:12]}`.\n")
         bounds = [r for r in mine if r["kind"] in ("bound", "flow-bound")]
         if bounds:
             out.append(_bound_table(bounds))
@@ -308,7 +314,7 @@ def _sample_tables(cells: list[Record]) -> str:
     floor_of = "as many pictures, as their cells show them" if pictures else "training images against the same"
     against = "every picture" if pictures else f"{images:,} images of the {split} split"
     lines = [
-        f"### {name}, {images:,} samples, temperature {temperature:g}{f', tilt {tilt:g}' if tilt else ''}, "
+        f"#### {name}, {images:,} samples, temperature {temperature:g}{f', tilt {tilt:g}' if tilt else ''}, "
         f"guidance {guidance:g}\n",
         f"Seed {seed}, against {against}. FID floor ({floor_of}): {floor_:.3f}{_scatter(cells)}.\n",
     ]
@@ -369,7 +375,7 @@ def page(old: str, records: list[Record]) -> str:
 
 def plot(name: str, records: list[Record], folder: Path) -> None:
     """FID and seconds against network calls, one line a process and sampler, of the group with most settings."""
-    mine = [r for r in records if r["checkpoint"] == name]
+    mine = of_checkpoint(records, name)
     samples, times = ([r for r in mine if r["kind"] == kind] for kind in ("samples", "time"))
     most = max(map(_group, samples), key=lambda group: (sum(_group(r) == group for r in samples), group[4]))
     cells = [r for r in samples if _group(r) == most]
@@ -396,6 +402,10 @@ def plot(name: str, records: list[Record], folder: Path) -> None:
                      va="bottom", color="grey", fontsize=8)  # fmt: skip
     for axis, (_, label, _) in zip(axes, panels, strict=True):
         axis.set(xscale="log", yscale="log", xlabel="network calls", ylabel=label)
+        axis.set_xticks(budgets := sorted({r["budget"] for r in cells}), budgets)
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
     axes[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.suptitle(f"{name}: {cells[0]['images']:,} samples a point")
     for suffix, metadata in (("svg", {"Date": None}), ("png", {})):
