@@ -147,11 +147,11 @@ def corrected(
     process: Process, x: Tensor, f_t: Tensor, f_s: Tensor, t: float, s: float, generator: torch.Generator
 ) -> Tensor:
     """From x_t to x_s along the probability flow by Heun's rule in every part, f going evenly from f_t to f_s."""
-    times = process.parts(t, s, "heun")
-    for i, (a, b) in enumerate(pairwise(times)):
-        f_a, f_b = (torch.lerp(f_t, f_s, j / (len(times) - 1)) for j in (i, i + 1))
+    times, f_a = process.parts(t, s, "heun"), f_t
+    for i, (a, b) in enumerate(pairwise(times), 1):
+        f_b = torch.lerp(f_t, f_s, i / (len(times) - 1))
         guess = process.step(x, f_a, a, b, "ode", generator)
-        x = process.heun(x, f_a, guess, f_b, a, b)
+        x, f_a = process.heun(x, f_a, guess, f_b, a, b), f_b
     return x
 
 

@@ -16,6 +16,7 @@ from dd.ui.upload import unwritten
 LIVE = {"concurrency_id": "live", "concurrency_limit": 16, "show_progress": "minimal", "api_visibility": "private"}
 FOUR = "Run to the end, Pause, Step once, Reset to start over."
 KINDS = (("png", "PNG"), ("gif", "GIF"), ("webp", "WebP"), ("json", "Recipe"))
+MOVING = ("gif", "webp")  # which take seconds and memory to make: one at a time
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,8 @@ def downloads(prefix: str, session: gr.State, engine: Engine) -> None:
     def maker(kind: str) -> Callable[[Session | None], str]:
         def make(session: Session | None) -> str:
             try:
-                return engine.aside((session or Session()).file, kind)
+                make_file = (session or Session()).file
+                return engine.aside(make_file, kind) if kind in MOVING else make_file(kind)
             except ValueError as error:
                 raise refuse(error) from error
             except OSError as error:
