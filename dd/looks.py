@@ -102,7 +102,7 @@ class Decoded:
         """Codes (H, W) of the middle of any picture."""
         inner = middle(image, W * self.factor - 2 * self.border, H * self.factor - 2 * self.border, self.drawings)
         x = to_tensor(ImageOps.expand(inner, self.border)).to(self.device)
-        return self.vqvae.encode(x)[0].cpu()  # in float32: rounded latents would choose other codes
+        return self.vqvae.encode(x)[0].cpu()
 
 
 def masked(picture: np.ndarray, mask: Tensor, factor: int) -> np.ndarray:

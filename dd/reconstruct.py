@@ -62,10 +62,8 @@ def rebuild(network: VqVae, image: Image.Image) -> Rebuilt:
     """Encode, quantise, decode. The figures are those of the 8-bit picture that comes back."""
     x, device = to_tensor(image), next(network.parameters()).device
     start = time.perf_counter()
-    codes = network.encode(network.pad(x.to(device)))  # in float32: rounded latents would choose other codes
     with autocast(device):
-        x_hat = network.decode(codes)[..., : x.shape[-2], : x.shape[-1]].clamp(0, 1).cpu()
-    codes = codes.cpu()
+        x_hat, codes = (y.cpu() for y in network.reconstruct(x.to(device)))
     seconds = time.perf_counter() - start
     rebuilt = (x_hat.float() * 255).round() / 255
     rate = network.bits_per_pixel() * codes.numel() * network.factor**2 / x[0, 0].numel()  # with the padding's codes

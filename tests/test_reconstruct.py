@@ -97,16 +97,9 @@ class Elsewhere(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1, device="meta"))
 
-    def pad(self, x):
+    def reconstruct(self, x):
         assert x.device.type == "meta"
-        return x
-
-    def encode(self, x):
-        assert x.device.type == "meta"
-        return torch.zeros(1, 16, 16, dtype=torch.long)
-
-    def decode(self, codes):
-        return torch.zeros(1, 3, 64, 64)
+        return torch.zeros(x.shape), torch.zeros(1, 4, 4, dtype=torch.long)
 
     def bits_per_pixel(self):
         return 0.25

@@ -134,8 +134,9 @@ class VqVae(nn.Module):
         return F.normalize(self.encoder(2 * x - 1).float(), dim=1)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Codes (B, h, w)."""
-        return self._nearest(self.latents(x))
+        """Codes (B, h, w), in float32 whatever the caller's autocast: rounded latents would choose other codes."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self._nearest(self.latents(x))
 
     def _nearest(self, z: Tensor) -> Tensor:
         return self.quantiser(_rows(z)).view(len(z), *z.shape[2:])
