@@ -4,9 +4,10 @@
     python -m bench.steps train/configs/faces.yaml --grid 16 16 --K 512
 
 Prints one JSON object, in milliseconds, medians over --repeats: the network call; for every process and sampler,
-evidence and step together, the mean over a run of 64 network calls for each of them, and their share of the network's
-time; for every process, what a training image costs outside the network (noise, evidence and loss); a step of the
-page's four lanes against a step of one. A configuration in place of a checkpoint is measured with an untrained network.
+evidence and step together, the mean over a run of --calls network calls for each of them, and their share of the
+network's time; for every process, what a training image costs outside the network (noise, evidence and loss); a run of
+the page's four lanes against a run of one, per step. A run of few calls has long steps, which the Dirichlet samplers
+take in more parts. A configuration in place of a checkpoint is measured with an untrained network.
 As in the app, the network has all cores and the rest one thread.
 """
 
@@ -28,7 +29,6 @@ from dd.processes import REGISTRY, Process, process, suits
 from dd.runs import Lane
 from dd.samplers import Denoiser, calls_per_step, default_grid, race, reverse, steps_for, time_grid
 
-CALLS = 64  # of the run that a sampler's cost is the mean over
 LANES = (
     Lane("dirichlet", "dirichlet"), Lane("d3pm-absorbing", "ancestral"),
     Lane("d3pm-uniform", "ancestral"), Lane("gaussian", "ddpm"),
@@ -45,9 +45,9 @@ def milliseconds(action: Callable[[], object], repeats: int) -> float:
     return statistics.median(times[2:])
 
 
-def outside(process_: Process, method: str, f: torch.Tensor) -> float:
-    """Milliseconds that a sampler adds to each of its network calls: the mean over a whole run of CALLS of them."""
-    generator, steps = torch.Generator().manual_seed(0), steps_for(CALLS, method)
+def outside(process_: Process, method: str, f: torch.Tensor, calls: int) -> float:
+    """Milliseconds that a sampler adds to each of its network calls: the mean over a whole run of so many of them."""
+    generator, steps = torch.Generator().manual_seed(0), steps_for(calls, method)
     times, cells = time_grid(process_, steps, default_grid(method)), (len(f), *f.shape[2:])
 
     def whole() -> None:
@@ -67,14 +67,18 @@ def training(process_: Process, f: torch.Tensor, x0: torch.Tensor, generator: to
 
 
 def lanes(names: tuple[Lane, ...], cells: tuple[int, int, int], K: int, denoise: Denoiser, steps: int) -> float:
-    """Milliseconds a step of these lanes in lockstep, network and all; cells: (B, H, W)."""
+    """Milliseconds a step of these lanes in lockstep, network and all: the mean over a run; cells: (B, H, W)."""
     runs = []
     for lane in names:
         process_, generator = process(lane.process, K, cells[1] * cells[2]), torch.Generator().manual_seed(0)
-        times = time_grid(process_, steps + 2, lane.grid)
+        times = time_grid(process_, steps, lane.grid)
         runs.append(reverse(process_, process_.prior(cells, generator), times, lane.method, generator))
     frames = race(runs, denoise)
-    return milliseconds(lambda: next(frames), steps)
+    next(frames)  # the first call compiles the network for this batch
+    start = time.perf_counter()
+    for _ in frames:
+        pass
+    return 1000 * (time.perf_counter() - start) / steps
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -84,6 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--grid", type=int, nargs=2, help="cells of an image where the checkpoint does not say (28 28)")
     parser.add_argument("--K", type=int, help="categories, in place of the configuration's")
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--calls", type=int, default=64, help="of the network, of the runs that are timed")
     args = parser.parse_args(argv)
     if args.K and not args.source.endswith(".yaml"):
         parser.error("--K is for a configuration: the network of a checkpoint has its own")
@@ -106,26 +111,27 @@ def main(argv: list[str] | None = None) -> None:
     for name in (name for name in REGISTRY if suits(name, config["data"])):
         process_ = process(name, K, H * W)
         for method in process_.methods:
-            ms = outside(process_, method, f)
+            ms = outside(process_, method, f, args.calls)
             steps[f"{name}/{method}"] = {"ms": round(ms, 2), "share": round(ms / network_ms, 3)}
         if "bound" in process_.losses:
             per_image[name] = round(
                 milliseconds(lambda p=process_: training(p, f, x0, generator), args.repeats) / args.images, 3
             )
     cells = (args.images, H, W)
-    one, four = (lanes(names, cells, K, denoise, args.repeats) for names in (LANES[:1], LANES))
+    one, four = (lanes(names, cells, K, denoise, args.calls) for names in (LANES[:1], LANES))
     print(
         json.dumps(
             {
                 "source": args.source,
                 "K": K,
                 "images": args.images,
+                "calls": args.calls,
                 "network_ms": round(network_ms, 2),
                 "outside": steps,
                 "training_ms_per_image": per_image,
                 "lanes": {"one_ms": round(one, 1), "four_ms": round(four, 1), "ratio": round(four / one, 2)},
                 "cores": CORES,
-                "machine": platform.processor() or platform.machine(),
+                "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
                 "torch": torch.__version__,
             },
             indent=2,

@@ -82,7 +82,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     s.add_argument("--tilt", help="of the temperature: above 0 lower late, at the details (default: the checkpoint's)")
     s.add_argument("--option", action="append", default=[], metavar="NAME=NUMBER", help="stretch, below, eta, ...")
     s.add_argument(
-        "--schedule", default="default", help="where the steps go: cosine, information, native or (gaussian) nichol"
+        "--schedule",
+        default="default",
+        help="where the steps go: cosine, early, information, native, nichol (gaussian)",
     )
     s.add_argument("--seed", default=0, help="the same seed gives the same picture")
     s.add_argument("--device", type=device, default="cpu", help="where the network lives")

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from dd.gamma import dirichlet
 from dd.lineages import log_lineages, mean_lineages
-from dd.wright_fisher import WrightFisher, multinomial
+from dd.wright_fisher import WrightFisher
 
 NEGLIGIBLE = 60.0  # nats below the largest weight
 CHUNK = 65536  # cells whose table rows are expanded at once
@@ -134,3 +134,17 @@ def _pick(cdf: Tensor, row: Tensor, generator: torch.Generator) -> Tensor:
     end_to_end = (cdf + torch.arange(len(cdf), dtype=torch.float64)[:, None]).flatten()
     found = torch.searchsorted(end_to_end, u + row, right=True) - row * cdf.shape[1]
     return found.clamp(0, cdf.shape[1] - 1)
+
+
+def multinomial(n: Tensor, p: Tensor, generator: torch.Generator) -> Tensor:
+    """Counts (B, K, ...) of n (B, ...) draws from p (B, K, ...), by halving the categories: log2 K binomials deep."""
+    K = p.shape[1]
+    depth = (K - 1).bit_length()
+    p = torch.nn.functional.pad(p.movedim(1, -1), (0, 2**depth - K))
+    counts = n.double()[..., None]
+    for level in range(depth):
+        mass = p.unflatten(-1, (2 ** (level + 1), -1)).sum(-1).unflatten(-1, (-1, 2))  # (..., 2^level, 2)
+        share = (mass[..., 0] / mass.sum(-1).clamp(min=1e-300)).clamp(0, 1)
+        left = torch.binomial(counts, share, generator=generator)
+        counts = torch.stack([left, counts - left], -1).flatten(-2)
+    return counts[..., :K].movedim(-1, 1)

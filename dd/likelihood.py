@@ -13,7 +13,7 @@ from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet, replicator
 from dd.samplers import Denoiser, time_grid
 
-Denoise = Callable[[Tensor, Tensor | None], Tensor]  # (evidence, label) -> f
+Conditional = Callable[[Tensor, Tensor | None], Tensor]  # f (B, K, H, W) for evidence (B, K, H, W) and label (B,)
 
 
 # -- losses ----------------------------------------------------------------------------------------------------------
@@ -25,14 +25,14 @@ def cross_entropy(logits: Tensor, x0: Tensor) -> Tensor:
 
 
 def training_loss(
-    process: Process, kind: str, logits: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, weight: Tensor, lam: float = 0.001
+    process: Process, kind: str, logits: Tensor, x0: Tensor, x_t: Tensor, t: Tensor, weight: Tensor, lam: float = 1.0
 ) -> Tensor:
     """What to minimise at the times (t, weight) = process.times(...): (B,).
 
     "bound"          weight x rate: the path part of the likelihood bound (path-KL, L_vb, continuous VLB)
     "cross-entropy"  -log p(x0 | x_t), the same at every t
-    "hybrid"         L_vb + lam CE (Austin et al. 2021, eq. 5), L_vb the sum over all steps; their program has one of
-                     its terms in the sum's place, so that lam there is lam T here
+    "hybrid"         L_vb + lam CE (Austin et al. 2021, eq. 5), L_vb the sum over all steps. Their program adds
+                     0.001 CE to one of T = 1,000 terms drawn at random, which is lam = 0.001 T = 1
     "simple"         the unweighted score or noise regression: 1/2 ||Delta u||^2 per unit of tau (Dirichlet),
                      L_simple (Gaussian), every drawn time counting the same
     """
@@ -79,7 +79,7 @@ class Bound:
 
 def estimate_bound(
     process: Process,
-    denoise: Denoise,
+    denoise: Conditional,
     x0: Tensor,
     label: Tensor | None,
     repeats: int,
@@ -112,7 +112,7 @@ def estimate_bound(
 
 def exact_vlb(
     process: D3PM,
-    denoise: Denoise,
+    denoise: Conditional,
     x0: Tensor,
     label: Tensor | None,
     steps: int,
@@ -143,7 +143,7 @@ def exact_vlb(
 
 def ode_bound(
     process: Dirichlet,
-    denoise: Denoise,
+    denoise: Conditional,
     x0: Tensor,
     label: Tensor | None,
     steps: int,
@@ -195,7 +195,7 @@ def log_stationary(process: Dirichlet, x: Tensor) -> Tensor:
 
 
 def _flow(
-    process: Dirichlet, denoise: Denoise, label: Tensor | None, x: Tensor, t: float, probes: int, g: torch.Generator
+    process: Dirichlet, denoise: Conditional, label: Tensor | None, x: Tensor, t: float, probes: int, g: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """tau u and Hutchinson's estimate of tau div v, both per unit of log tau: (B, K, ...), (B,)."""
     tau = float(process.tau(t))
@@ -218,12 +218,12 @@ def _batches(x0: Tensor, label: Tensor | None, batch: int) -> list[tuple[Tensor,
     return list(zip(x0.split(batch), labels, strict=True))
 
 
-def network_denoiser(network: nn.Module) -> Denoise:
+def network_denoiser(network: nn.Module) -> Conditional:
     """(evidence, label) -> f for a trained network."""
     return lambda evidence, label: Denoiser(network, label)(evidence)
 
 
-def differentiable_denoiser(network: nn.Module) -> Denoise:
+def differentiable_denoiser(network: nn.Module) -> Conditional:
     """The same with gradients, in full precision, for `ode_bound`."""
     device = next(network.parameters()).device
 

@@ -1,7 +1,7 @@
 """Measured figures of the shipped checkpoints, looked up and never invented: docs/results.jsonl, one record a line.
 
 The file is written by `python -m train.results`. A cell is one setting of checkpoint (by the hash of its weights),
-process, sampler, steps, guidance, temperature and tilt; a bound belongs to checkpoint and process, that of a
+process, sampler, steps, schedule, guidance, temperature and tilt; a bound belongs to checkpoint and process, that of a
 probability flow to the samplers that follow the flow.
 """
 
@@ -29,8 +29,8 @@ def read(path: str | Path = RESULTS) -> list[dict[str, Any]]:
 
 
 def matches(record: dict[str, Any], wanted: dict[str, Any]) -> bool:
-    """Whether a record is of that setting; those from before there was a tilt had none."""
-    return all(({"tilt": 0.0} | record).get(key) == value for key, value in wanted.items())
+    """Whether a record is of that setting."""
+    return all(record.get(key) == value for key, value in wanted.items())
 
 
 def find_samples(
@@ -39,6 +39,7 @@ def find_samples(
     process: str,
     sampler: str,
     steps: int,
+    schedule: str,
     guidance: float = 1.0,
     temperature: float = 1.0,
     tilt: float = 0.0,
@@ -46,7 +47,7 @@ def find_samples(
     """FID, recall, accuracy of exactly that setting, from the most images; None: not measured."""
     wanted = {
         "kind": "samples", "sha256": sha256, "process": process, "sampler": sampler, "steps": steps,
-        "guidance": guidance, "temperature": temperature, "tilt": tilt,
+        "schedule": schedule, "guidance": guidance, "temperature": temperature, "tilt": tilt,
     }  # fmt: skip
     return _best(records, wanted)
 

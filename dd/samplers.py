@@ -5,6 +5,7 @@ page step it, an evaluator exhaust it, and several lanes share one network call 
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -16,12 +17,12 @@ from torch import Tensor, nn
 from dd.device import autocast, spread
 from dd.processes import Process
 
-EVERYWHERE = ("cosine", "information", "native")  # schedules that every process has
+EVERYWHERE = ("cosine", "early", "information", "native")  # schedules that every process has
 GRIDS = (*EVERYWHERE, "nichol")
 TWO_CALLS = ("heun", "langevin")  # second-order and corrected methods ask for the network twice a step
 ONE_CALL = (0.0, 1.0)  # guidance with which one answer is all of it
 CERTAIN = 1e3  # log-evidence of a known cell: finite, so that it can be added to anything
-Asked = Callable[[Tensor, Tensor], Tensor]  # f (B, K, H, W) for evidence (B, K, H, W) and times (B,)
+Denoise = Callable[[Tensor, Tensor], Tensor]  # f (B, K, H, W) for evidence (B, K, H, W) and times (B,)
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,13 @@ class Frame:
 
 
 def time_grid(process: Process, steps: int, kind: str = "cosine", start: float = 1.0) -> list[float]:
-    """steps + 1 times from `start` to 0, by `kind`: "information" and "cosine" are linear and cosine in t, "native" is
-    linear in the process' own time, "nichol" in that of Nichol & Dhariwal's cosine schedule (Gaussian alone).
+    """steps + 1 times from `start` to 0, by `kind`; r goes from 0 to 1 in equal steps.
+
+    "cosine"       t = (1 + cos(pi r)) / 2, dense at both ends
+    "early"        t = cos(pi r / 2), dense where all is noise: MaskGIT's cosine (Chang et al. 2022, section 3.3)
+    "information"  t = 1 - r
+    "native"       even in the process' own time
+    "nichol"       even in that of Nichol & Dhariwal's cosine schedule (Gaussian alone)
 
     From a start below 1, the steps are spread over the part of the whole way from 1 that lies below it.
     """
@@ -71,6 +77,8 @@ def time_grid(process: Process, steps: int, kind: str = "cosine", start: float =
         t = torch.linspace(start, 0, steps + 1, dtype=torch.float64)
     elif kind == "cosine":
         t = (1 + torch.cos(torch.linspace(acos(2 * start - 1), pi, steps + 1, dtype=torch.float64))) / 2
+    elif kind == "early":
+        t = torch.cos(torch.linspace(acos(start), pi / 2, steps + 1, dtype=torch.float64))
     elif kind == "native":
         passed = float((begin - first) / (last - first))
         t = process.clock.t(first + (last - first) * torch.linspace(passed, 1, steps + 1, dtype=torch.float64))
@@ -111,11 +119,11 @@ def reverse(
     for t, s in pairwise(times):
         f = yield Query(t, x, process.evidence(x, t), see)
         if method == "heun":
-            guess = moved(process, x, f, t, s, "ode", generator, **options)
+            guess = moved(process, x, f, t, s, process.flow, generator, **options)
             f_s = yield Query(s, guess, process.evidence(guess, s), see, shown=False)
             x = corrected(process, x, f, f_s, t, s, generator)
         elif method == "langevin":
-            x = moved(process, x, f, t, s, "dirichlet", generator, **options)
+            x = moved(process, x, f, t, s, process.methods[0], generator, **options)
             f = yield Query(s, x, process.evidence(x, s), see, shown=False)
             x = process.correct(x, f, t, s, generator)
         else:
@@ -150,7 +158,7 @@ def corrected(
     times, f_a = process.parts(t, s, "heun"), f_t
     for i, (a, b) in enumerate(pairwise(times), 1):
         f_b = torch.lerp(f_t, f_s, i / (len(times) - 1))
-        guess = process.step(x, f_a, a, b, "ode", generator)
+        guess = process.step(x, f_a, a, b, process.flow, generator)
         x, f_a = process.heun(x, f_a, guess, f_b, a, b), f_b
     return x
 
@@ -218,12 +226,12 @@ class Denoiser:
             return self.network(*inputs)
 
 
-def frames(run: Generator[Query, Tensor, None], denoise: Asked) -> Iterator[Frame]:
+def frames(run: Generator[Query, Tensor, None], denoise: Denoise) -> Iterator[Frame]:
     """Drive one sampler: a frame per reverse step, the first one before any step."""
     return (lane[0] for lane in race([run], denoise))
 
 
-def race(runs: list[Generator[Query, Tensor, None]], denoise: Asked | list[Asked]) -> Iterator[list[Frame]]:
+def race(runs: list[Generator[Query, Tensor, None]], denoise: Denoise | list[Denoise]) -> Iterator[list[Frame]]:
     """Drive several samplers in lockstep: all evidence for the same network goes through it as one batch.
 
     denoise: the network of all lanes, or a list with one for each. Methods that call the network twice a step share
@@ -273,17 +281,19 @@ def race(runs: list[Generator[Query, Tensor, None]], denoise: Asked | list[Asked
 
 def generate(
     process: Process,
-    denoise: Asked,
+    denoise: Denoise,
     shape: tuple[int, int, int],
     steps: int,
     generator: torch.Generator,
     method: str | None = None,
+    schedule: str | None = None,
     **options: float,
 ) -> Tensor:
-    """Clean categories (B, H, W), by `steps` reverse steps of `method` (the process' first by default)."""
+    """Clean categories (B, H, W), by `steps` reverse steps of `method` (the process' first by default) on a schedule
+    (the method's own by default)."""
     method = method or process.methods[0]
-    times = time_grid(process, steps, default_grid(method))
+    times = time_grid(process, steps, schedule or default_grid(method))
     x = process.prior(shape, generator)
     run = reverse(process, x, times, method, generator, **options)
-    *_, last = frames(run, denoise)
+    (last,) = deque(frames(run, denoise), maxlen=1)  # the others are let go: a frame is four tensors like x
     return process.clean(last.p, generator)

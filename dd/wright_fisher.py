@@ -5,7 +5,8 @@ Forward SDE of one cell (K alleles, mutation rates alpha/2, theta = sum alpha):
     dx = 1/2 (alpha - theta x) dtau + Sigma(x)^(1/2) dW,      Sigma(x) = diag(x) - x x^T
 
 with stationary law pi = Dirichlet(alpha). Its transition from a corner is a mixture of Dirichlets, and relative to pi
-it depends on the single number y = x_k (Griffiths & Spano 2010; design of this project):
+it depends on the single number y = x_k (Griffiths & Spano 2010), since
+Dirichlet(x; alpha + m e_k) / pi(x) = (theta)_m / (alpha_k)_m x_k^m:
 
     p_tau(x | e_k) = sum_m q_m(tau) Dirichlet(x; alpha + m e_k)
     p_tau(x | e_k) / pi(x) = h_tau,k(x_k),    h_tau,k(y) = sum_m q_m(tau) (theta)_m / (alpha_k)_m y^m.
@@ -87,7 +88,7 @@ class WrightFisher:
         self._death_rate = torch.from_numpy(death_rate(m, self.theta))
 
     def _count_terms(self) -> int:
-        """Smallest multiple of 32 beyond which the terms of h at y = 1, tau = tau_lo are below e^-45 of the largest."""
+        """Terms beyond which those of h at y = 1, tau = tau_lo are below e^-45 of the largest, rounded up."""
         alpha_min, m = float(self.alpha.min()), np.arange(32, 1024, 32)
         while True:
             log_c = gammaln(self.theta + m) - gammaln(alpha_min + m)
@@ -180,12 +181,9 @@ class WrightFisher:
         """KL(p_tau(. | e_k) || pi) = E log h_k(x_k), nats for every k: (K,), by Gauss-Jacobi quadrature."""
         kl = []
         for alpha_k in self.unique_alpha.tolist():
-            y, w = beta_quadrature(200, alpha_k, self.theta - alpha_k)
-            column = int((self.alpha == alpha_k).nonzero()[0])
-            x = torch.zeros(len(y), self.K, dtype=torch.float64)
-            x[:, column] = torch.from_numpy(y)
-            log_h = self.log_h(x, tau)[0][:, column]
-            kl.append((torch.from_numpy(w) * log_h.exp() * log_h).sum())
+            y, w = map(torch.from_numpy, beta_quadrature(200, alpha_k, self.theta - alpha_k))
+            log_h = self.log_h_of(y, tau, int((self.alpha == alpha_k).nonzero()[0]))
+            kl.append((w * log_h.exp() * log_h).sum())
         return torch.stack(kl)[self.row_of]
 
 
@@ -203,20 +201,6 @@ def beta_quadrature(n: int, a: float, b: float) -> tuple[np.ndarray, np.ndarray]
     others = 4 * i * (i + A) * (i + B) * (i + A + B) / (s**2 * (s + 1) * (s - 1))
     x, v = eigh_tridiagonal(diagonal, np.sqrt(np.concatenate([[first], others])))
     return (1 + x) / 2, v[0] ** 2
-
-
-def multinomial(n: Tensor, p: Tensor, generator: torch.Generator) -> Tensor:
-    """Counts (B, K, ...) of n (B, ...) draws from p (B, K, ...), by halving the categories: log2 K binomials deep."""
-    K = p.shape[1]
-    depth = (K - 1).bit_length()
-    p = torch.nn.functional.pad(p.movedim(1, -1), (0, 2**depth - K))
-    counts = n.double()[..., None]
-    for level in range(depth):
-        mass = p.unflatten(-1, (2 ** (level + 1), -1)).sum(-1).unflatten(-1, (-1, 2))  # (..., 2^level, 2)
-        share = (mass[..., 0] / mass.sum(-1).clamp(min=1e-300)).clamp(0, 1)
-        left = torch.binomial(counts, share, generator=generator)
-        counts = torch.stack([left, counts - left], -1).flatten(-2)
-    return counts[..., :K].movedim(-1, 1)
 
 
 @lru_cache(maxsize=16)
@@ -245,13 +229,9 @@ def _tau_range(theta: float, alpha_min: float, alpha_max: float) -> tuple[float,
 def _log_series(log_w: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """log sum_m w_m y^m and log of its logarithmic derivative, for weights (M,) in log space at points y (Z,)."""
     m = torch.arange(len(log_w), dtype=torch.float64)
-    log_terms = log_w + torch.xlogy(m, y[:, None])
-    peak = log_terms.amax(-1, keepdim=True)
-    terms = (log_terms - peak).exp_()
-    h = terms.sum(-1)
-    log_h = peak[:, 0] + h.log()
-    log_dterms = (m[1:] * 1.0).log() + log_w[1:] + torch.xlogy(m[1:] - 1, y[:, None])
-    return log_h, torch.logsumexp(log_dterms, -1) - log_h
+    log_h = torch.logsumexp(log_w + torch.xlogy(m, y[:, None]), -1)
+    log_dh = torch.logsumexp(m[1:].log() + log_w[1:] + torch.xlogy(m[1:] - 1, y[:, None]), -1)
+    return log_h, log_dh - log_h
 
 
 def _chebyshev_transform(n: int) -> Tensor:

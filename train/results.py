@@ -19,7 +19,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,14 @@ import torch
 from dd import results
 from dd.checkpoints import Checkpoint, write_text
 from dd.device import best_device, device
+from dd.likelihood import Bound
 from dd.metrics import NEIGHBOURS
 from dd.perceptual import WEIGHTS
 from dd.processes import EVERY, REGISTRY, Process, suits
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.runs import felt, warmth
-from dd.samplers import calls_per_step, steps_for
+from dd.samplers import GRIDS, calls_per_step, default_grid, grids, steps_for
 from train import evaluate
 from train.evaluate import Judge, Samples, load_cells, load_denoiser, sample
 from train.loop import sentences
@@ -49,7 +50,7 @@ KINDS = ("bound", "samples", "flow-bound", "steps-bound", "time")
 TIMED = 16  # images of a timing at once, twice, since the first call compiles the network
 CALLS = (100, 50, 25, 10, 250)
 BEGIN, END = "<!-- train.results: begin -->", "<!-- train.results: end -->"
-SAMPLER = ("process", "sampler")
+SAMPLER = ("process", "sampler", "schedule")
 FIGURES = {"fid": "FID", "precision": "Precision", "recall": "Recall", "accuracy": "Class accuracy"}
 Record = dict[str, Any]
 
@@ -62,7 +63,7 @@ def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     threads = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    return f"{platform.machine()} CPU, {threads}, torch {torch.__version__}"
+    return f"{platform.machine()} CPU, {torch.backends.cpu.get_cpu_capability()}, {threads}, torch {torch.__version__}"
 
 
 def processes_of(checkpoint: Checkpoint, wanted: list[str] | None) -> list[Process]:
@@ -96,6 +97,7 @@ def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[Job]:
             f"choose from {', '.join(sorted(known))}"
         )
     wanted = [(c, p, sampler) for c, p in pairs for sampler in p.methods if sampler in (args.samplers or known)]
+    wanted = [entry for entry in wanted if args.schedule in (None, *grids(entry[1]))]
     cells = [(*entry, calls) for calls in args.calls for entry in wanted]
     if "bound" in args.kinds:
         yield from _bounds(args, pairs)
@@ -112,7 +114,7 @@ def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[Job]:
 def _bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]]) -> Iterator[Job]:
     for checkpoint, process_ in (pair for pair in pairs if pair[1].name in REGISTRY):
         setting = _setting(args, checkpoint, process_, "bound") | {"images": args.bound_images}
-        yield setting, _bound_job(args, checkpoint, process_)
+        yield setting, _bound_job(args, checkpoint, setting, partial(evaluate.continuous_bound, process_))
 
 
 def _samples(
@@ -133,7 +135,7 @@ def _flow_bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process
     for checkpoint, process_ in (pair for pair in pairs if isinstance(pair[1], Dirichlet)):
         setting = _setting(args, checkpoint, process_, "flow-bound")
         setting |= {"images": args.flow_images, "steps": evaluate.ODE_STEPS}
-        yield setting, _sampler_bound_job(args, checkpoint, process_, setting)
+        yield setting, _bound_job(args, checkpoint, setting, partial(evaluate.flow_bound, process_))
 
 
 def _steps_bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]]) -> Iterator[Job]:
@@ -141,7 +143,7 @@ def _steps_bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Proces
         for steps in sorted({*args.calls, process_.T}):
             setting = _setting(args, checkpoint, process_, "steps-bound")
             setting |= {"images": args.steps_bound_images, "steps": steps}
-            yield setting, _sampler_bound_job(args, checkpoint, process_, setting)
+            yield setting, _bound_job(args, checkpoint, setting, partial(evaluate.chain_bound, process_, steps=steps))
 
 
 def _times(args: argparse.Namespace, cells: list[tuple[Checkpoint, Process, str, int]]) -> Iterator[Job]:
@@ -161,34 +163,22 @@ def _setting(args: argparse.Namespace, checkpoint: Checkpoint, process_: Process
 def _sampling(args: argparse.Namespace, sampler: str, calls: int) -> Record:
     steps = steps_for(calls, sampler, args.guidance)
     return {
-        "sampler": sampler, "steps": steps, "guidance": args.guidance,
+        "sampler": sampler, "steps": steps, "schedule": args.schedule or default_grid(sampler),
+        "guidance": args.guidance,
         "calls": steps * calls_per_step(sampler, args.guidance), "budget": calls,
     }  # fmt: skip
 
 
-def _bound_job(args: argparse.Namespace, checkpoint: Checkpoint, process_: Process) -> Callable[[], Record]:
-    def measure() -> Record:
-        x0 = load_cells(checkpoint.config, args.split, args.data_root, args.bound_images)
-        generator = torch.Generator().manual_seed(args.seed)
-        bound = evaluate.continuous_bound(process_, checkpoint.network, x0, generator)
-        return evaluate.likelihood(bound, x0[0].numel())
-
-    return measure
-
-
-def _sampler_bound_job(
-    args: argparse.Namespace, checkpoint: Checkpoint, process_: Process, setting: Record
+def _bound_job(
+    args: argparse.Namespace, checkpoint: Checkpoint, setting: Record, bound: Callable[..., Bound]
 ) -> Callable[[], Record]:
-    """The bound of what a sampler does: of the flow, or of a chain in so many steps."""
+    """bound(network=, x0=, generator=) of the images of a setting."""
 
     def measure() -> Record:
         x0 = load_cells(checkpoint.config, args.split, args.data_root, setting["images"])
         generator = torch.Generator().manual_seed(args.seed)
-        if isinstance(process_, Dirichlet):
-            bound = evaluate.flow_bound(process_, checkpoint.network, x0, generator)
-        else:
-            bound = evaluate.chain_bound(process_, checkpoint.network, x0, setting["steps"], generator)
-        return evaluate.likelihood(bound, x0[0].numel())
+        made = bound(network=checkpoint.network, x0=x0, generator=generator)
+        return evaluate.likelihood(made, x0[0].numel())
 
     return measure
 
@@ -212,7 +202,7 @@ def _time_job(checkpoint: Checkpoint, process_: Process, setting: Record) -> Cal
 
 
 def _sample(checkpoint: Checkpoint, process_: Process, setting: Record, **more: Any) -> Samples:
-    names = ("sampler", "steps", "images", "seed", "guidance", "temperature", "tilt")
+    names = ("sampler", "steps", "images", "seed", "schedule", "guidance", "temperature", "tilt")
     return sample(checkpoint, process_, **{name: setting.get(name) for name in names}, **more)
 
 
@@ -272,8 +262,8 @@ def tables(records: list[Record]) -> str:
         for group in sorted(dict.fromkeys(map(_group, samples)), key=lambda group: -group[4]):  # most samples first
             out.append(_sample_tables([r for r in samples if _group(r) == group]))
         times = [r for r in mine if r["kind"] == "time"]
-        for guidance in dict.fromkeys(r["guidance"] for r in times):
-            out.append(_time_table([r for r in times if r["guidance"] == guidance]))
+        for kind in dict.fromkeys((r["guidance"], r["machine"]) for r in times):
+            out.append(_time_table([r for r in times if (r["guidance"], r["machine"]) == kind]))
         if samples:
             out.append(f"![FID and time against network calls](fid-{name}.svg)\n")
     return "\n".join(out)
@@ -295,15 +285,20 @@ def _bound_table(bounds: list[Record]) -> str:
 
 
 def _steps_bound_table(bounds: list[Record]) -> str:
-    counts = ", ".join(dict.fromkeys(f"{r['images']:,} images of the {r['split']} split" for r in bounds))
-    head = f"L_vb of the chains when sampling in that many steps, every term, nats per image ({counts}):"
-    return f"{head}\n\n" + _by(bounds, "steps", ("process",), lambda r: f"{r['nll_nats']:.2f} ± {r['nll_stderr']:.2f}")
+    """One for every number of images: more of them are others."""
+    out = []
+    for images, split in dict.fromkeys((r["images"], r["split"]) for r in bounds):
+        mine = [r for r in bounds if (r["images"], r["split"]) == (images, split)]
+        head = "L_vb of the chains when sampling in that many steps, every term, nats per image"
+        table = _by(mine, "steps", ("process",), lambda r: f"{r['nll_nats']:.2f} ± {r['nll_stderr']:.2f}")
+        out.append(f"{head} ({images:,} images of the {split} split):\n\n{table}")
+    return "\n".join(out)
 
 
 def _group(record: Record) -> tuple:
     """Cells that can be compared with each other."""
     keys = ("split", "guidance", "temperature", "tilt", "images", "seed", "judge")
-    return tuple(({"tilt": 0.0} | record)[key] for key in keys)
+    return tuple(record[key] for key in keys)
 
 
 def _sample_tables(cells: list[Record]) -> str:
@@ -329,7 +324,7 @@ def _sample_tables(cells: list[Record]) -> str:
     ]
     for r in cells:
         figures = ("" if r[key] is None else f"{r[key]:.3g}" for key in FIGURES)
-        lines.append(f"| {' | '.join([r['process'], r['sampler'], str(r['calls']), *figures])} |")
+        lines.append(f"| {' | '.join([*(r[key] for key in SAMPLER), str(r['calls']), *figures])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -340,10 +335,8 @@ def _scatter(cells: list[Record]) -> str:
 
 
 def _time_table(times: list[Record]) -> str:
-    machines = "; ".join(dict.fromkeys(r["machine"] for r in times))
-    head = (
-        f"Seconds per image by network calls, guidance {times[0]['guidance']:g}, {TIMED} images at once, on {machines}:"
-    )
+    of, at_once = times[0], f"{TIMED} images at once"
+    head = f"Seconds per image by network calls, guidance {of['guidance']:g}, {at_once}, on {of['machine']}:"
     return f"{head}\n\n" + _by(times, "budget", SAMPLER, lambda r: f"{r['seconds_per_image']:.3g}")
 
 
@@ -389,13 +382,14 @@ def plot(name: str, records: list[Record], folder: Path) -> None:
         1, len(panels), squeeze=False, figsize=(2 + 4.5 * len(panels), 4.2), layout="constrained"
     )
     axes = axes[0]
-    for process_, sampler in dict.fromkeys((r["process"], r["sampler"]) for r in cells):
-        i = list(dict.fromkeys(r["sampler"] for r in cells if r["process"] == process_)).index(sampler)
+    for process_, *how in dict.fromkeys(tuple(r[key] for key in SAMPLER) for r in cells):
+        mine = dict.fromkeys((r["sampler"], r["schedule"]) for r in cells if r["process"] == process_)
+        i = list(mine).index(tuple(how))
         style = {"color": colours[process_], "marker": "osD^v"[i % 5], "linestyle": ("-", "--", ":", "-.")[i % 4]}
         for axis, (what, _, known) in zip(axes, panels, strict=True):
-            line = [r for r in known if (r["process"], r["sampler"]) == (process_, sampler)]
+            line = [r for r in known if [r[key] for key in SAMPLER] == [process_, *how]]
             line.sort(key=lambda r: r["calls"])
-            axis.plot([r["calls"] for r in line], [r[what] for r in line], label=f"{process_} · {sampler}", **style)
+            axis.plot([r["calls"] for r in line], [r[what] for r in line], label=" · ".join((process_, *how)), **style)
     axes[0].axhline(cells[0]["fid_floor"], color="grey", linewidth=1)
     floor_ = "rebuilt pictures" if codes else "floor: training images"
     axes[0].annotate(floor_, (0.01, cells[0]["fid_floor"]), xycoords=("axes fraction", "data"),
@@ -436,8 +430,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, help="what to measure")
     parser.add_argument("--images", type=int, default=2000, help="samples a cell, and real images to compare with")
     parser.add_argument("--bound-images", type=int, help="images of a bound (default: 10,000 of test, or 5,000)")
-    parser.add_argument("--steps-bound-images", type=int, default=200, help="images of the bounds of so many steps")
+    parser.add_argument("--steps-bound-images", type=int, default=100, help="images of the bounds of so many steps")
     parser.add_argument("--flow-images", type=int, default=evaluate.ODE_IMAGES, help="images of the flow's bound")
+    parser.add_argument(
+        "--schedule", choices=GRIDS, help="of the steps, where a process has it (default: each sampler's own)"
+    )
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--temperature", type=float, help="of the samples (default: as each checkpoint says)")
     parser.add_argument("--tilt", type=float, help="of the temperature along t (default: as each checkpoint says)")

@@ -30,7 +30,11 @@ class Option:
 
 
 class Process(Protocol):
-    """A process is pure mathematics: no network, no optimiser, no state of its own beyond tables."""
+    """A process is pure mathematics: no network, no optimiser, no state of its own beyond tables.
+
+    States are never changed in place: the Dirichlet process keeps its last look-up at one for as long as somebody holds
+    it.
+    """
 
     name: str
     architecture: str  # of the networks that answer its evidence
@@ -38,6 +42,7 @@ class Process(Protocol):
     clock: Clock
     nichol: Clock | None  # to Nichol & Dhariwal's time, where the process has alpha_bar and another time of its own
     methods: tuple[str, ...]
+    flow: str | None  # the method without noise, which "heun" corrects
     options: dict[str, Option]
     continuous: bool  # whether the reconstruction at t = 0 is a term of its own, or one of the chain's steps
     losses: tuple[str, ...]  # the kinds that dd.likelihood.training_loss offers for it
@@ -87,6 +92,7 @@ class Categorical:
 
     architecture = "evidence-unet"
     nichol: Clock | None = None
+    flow: str | None = None
 
     def logits(self, f: Tensor, evidence: Tensor) -> Tensor:
         """log p(x_0 = e_i | x_t, context) = f + l up to a constant: Bayes' rule with the context as prior."""

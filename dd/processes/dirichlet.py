@@ -33,6 +33,7 @@ class Dirichlet(Categorical):
     longest = 0.1  # of a part of a step, in log tau (docs/decisions.md)
     losses = ("bound", "cross-entropy", "hybrid", "simple")
     methods = ("dirichlet", "euler", "ode", "heun", "langevin", "bridge")
+    flow = "ode"
     options: ClassVar[dict[str, Option]] = {
         "stretch": Option(
             1.0, 0.25, 4.0, "Time dilation: multiplies the length of every step below the time chosen; 1 is exact.",
@@ -109,18 +110,18 @@ class Dirichlet(Categorical):
 
         Time dilation (Avdeyev et al. 2023): for t <= below the step's length in tau is multiplied by `stretch`.
         """
-        d = (stretch if t <= below else 1.0) * float(self.tau(t) - self.tau(s))
         if method == "bridge":
             k = draw(torch.softmax(f + self.evidence(x_t, t), 1).movedim(1, -1).double().cumsum(-1), generator)
             return bridge(self.kernel, x_t, k, float(self.tau(s)), float(self.tau(t)), generator)
         u = self.fitness(x_t, f, t)
+        d = (stretch if t <= below else 1.0) * float(self.tau(t) - self.tau(s))
         if method == "dirichlet":
             return self.dirichlet_step(x_t, u, d, generator)
         if method == "euler":
             return self.euler_step(x_t, u, d, generator)
         if method == "ode":
             return replicator(x_t, u / 2, d)
-        raise ValueError(f"unknown method {method!r}; choose one of {', '.join(self.methods)}")
+        raise ValueError(f"no single step is a {method!r} step; it is one of dirichlet, euler, ode, bridge")
 
     def parts(self, t: float, s: float, method: str) -> list[float]:
         """As few as leave none longer than `longest`, all alike in log tau; the bridge is exact over any length."""
@@ -193,7 +194,8 @@ class Dirichlet(Categorical):
         return 0.5 * ((x_v * v).sum(1) - x_v.sum(1) ** 2).flatten(1).sum(1)
 
     def simple_loss(self, logits: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """Plain denoising score matching, 1/2 ||Delta u||^2 of the zero-sum part of Delta u: nats per unit tau."""
+        """Plain denoising score matching, 1/2 ||Delta u||^2 of the zero-sum part of Delta u, per unit of tau
+        (no nats: the metric Sigma is left out)."""
         v = self._fitness_error(logits, x0, x_t, t)
         v = v - v.mean(1, keepdim=True)
         return 0.5 * (v * v).flatten(1).sum(1)
@@ -317,6 +319,3 @@ def _same(t: Tensor | float, s: Tensor | float) -> bool:
 
 def _channels(alpha: Tensor, x: Tensor) -> Tensor:
     return alpha.to(x).view(1, -1, *(1,) * (x.ndim - 2))
-
-
-__all__ = ["Dirichlet", "destroyed_information", "frozen_concentration", "frozen_step", "replicator"]

@@ -28,6 +28,7 @@ class Gaussian(Categorical):
     continuous = True
     losses = ("bound", "cross-entropy", "hybrid", "simple")
     methods = ("ddpm", "ddim", "heun")
+    flow = "ddim"
     options: ClassVar[dict[str, Option]] = {
         "eta": Option(1.0, 0.0, 1.0, "Noise of the step: 1 is the ancestral sampler, 0 is DDIM.", ("ddpm",))
     }
@@ -71,8 +72,8 @@ class Gaussian(Categorical):
         self, x_t: Tensor, f: Tensor, t: float, s: float, method: str, generator: torch.Generator, eta: float = 1.0
     ) -> Tensor:
         """DDIM with noise eta ("ddpm"; eta = 1 is the ancestral step) or without ("ddim", the probability-flow ODE)."""
-        if method not in ("ddpm", "ddim", "ode"):
-            raise ValueError(f"unknown method {method!r}; choose one of {', '.join(self.methods)}")
+        if method not in ("ddpm", "ddim"):
+            raise ValueError(f"no single step is a {method!r} step; it is one of ddpm, ddim")
         x_0 = self.clean_estimate(x_t, f, t)
         return self.ddim_step(x_t, x_0, t, s, eta if method == "ddpm" else 0.0, generator)
 

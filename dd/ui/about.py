@@ -9,6 +9,7 @@ from dd.checkpoints import ARCHITECTURES
 from dd.processes import EVERY, process, suits
 from dd.results import find_bound, find_samples, read
 from dd.runs import Models, felt
+from dd.samplers import default_grid
 from dd.ui.controls import PROCESS_NAMES
 
 TEXT = (Path(__file__).parent / "static" / "about.md").read_text()
@@ -47,7 +48,12 @@ def results(models: Models) -> str:
             temperature = checkpoints.temperature(config)
             own = felt(temperature, checkpoints.tilt(config, temperature), process_name)
             bound = find_bound(records, sha256, process_name) or {}
-            cell = find_samples(records, sha256, process_name, made.methods[0], 100, 1.0, *own) or {}
+            cell = (
+                find_samples(
+                    records, sha256, process_name, made.methods[0], 100, default_grid(made.methods[0]), 1.0, *own
+                )
+                or {}
+            )
             if bound or cell:
                 rows.append([name, PROCESS_NAMES.get(process_name, process_name), *(_shown(bound, cell))])
         if len(rows) == so_far:

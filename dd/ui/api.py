@@ -59,15 +59,15 @@ def build(models: Models, engine: Engine) -> None:
             process: dirichlet, d3pm-uniform, d3pm-absorbing, d3pm-gaussian, multinomial or gaussian; ddpm where the
                 data have a network for it.
             sampler: of dirichlet: dirichlet, euler, ode, heun, langevin, bridge; of d3pm and multinomial: ancestral; of
-                gaussian: ddpm, ddim, heun; of ddpm: ddpm, ddim.
+                gaussian: ddpm, ddim, heun; of ddpm: ddpm, ddim, heun.
             steps: reverse steps, 1 to 500; steps x images is at most 40,000.
             images: how many, 1 to 64.
             label: number of the class to draw, "each" for all classes in turn, "any" for none given.
             guidance: classifier-free guidance, 0 to 10; 1 is the plain conditional model.
             seed: 0 to 2147483647.
             options: of the process, for example {"eta": 0.5}; none by default.
-            schedule: where the steps go: cosine, information, native, for gaussian also nichol, or default for the
-                sampler's own.
+            schedule: where the steps go: cosine, early, information, native, for gaussian also nichol, or default for
+                the sampler's own.
             frames: whether the stream carries a picture of every step.
             temperature: of the network's beliefs, 0.1 to 2; 1 is as trained, none the one chosen for the model. Other
                 ones than 1 have the model's own tilt along t.
@@ -98,6 +98,7 @@ def build(models: Models, engine: Engine) -> None:
             checkpoint: name of the model, for example digits.
             lanes: PROCESS/SAMPLER of every lane, see /generate.
             calls: network calls of every lane, 1 to 500; samplers with two calls a step take half as many steps.
+                Guidance comes on top.
             images: in every lane, 1 to 64; calls x images x lanes is at most 40,000.
             label: number of a class, "each" or "any".
             guidance: classifier-free guidance, 0 to 10.

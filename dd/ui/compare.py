@@ -60,7 +60,7 @@ def build(models: Models, engine: Engine) -> None:
             )  # fmt: skip
             calls = gr.Slider(
                 4, 250, 100, step=1, label="Network calls",
-                info="For every lane; samplers with two calls a step take half as many steps.",
+                info="For every lane; samplers with two calls a step take half as many steps. Guidance comes on top.",
             )  # fmt: skip
             images = gr.Slider(1, 36, 9, step=1, label="Images", info="In every lane.")
             label = class_dropdown(models, model)
@@ -69,7 +69,7 @@ def build(models: Models, engine: Engine) -> None:
             schedule = gr.Dropdown(
                 [("each sampler's own", "default"), *((SCHEDULE_NAMES[kind], kind) for kind in EVERYWHERE)],
                 value="default", label="Schedule",
-                info="Where the steps of all lanes go: cosine is denser at both ends.",
+                info="Where the steps of all lanes go.",
             )  # fmt: skip
             seed = seed_with_dice("compare", "race")
         with gr.Column(scale=3, min_width=320, elem_classes="dd-stage"):
@@ -143,9 +143,10 @@ def _row(run: Run, i: int, records: list[dict]) -> list[str]:
     made, lane, sha256 = run.recipe, run.recipe.lanes[i], run.networks[i].sha256
     steps = steps_for(made.steps, lane.method)
     temperature, tilt = felt(made.temperature, made.tilt, lane.process)
-    stored = find_samples(records, sha256, lane.process, lane.method, steps, made.guidance, temperature, tilt) or {}
+    setting = lane.process, lane.method, steps, lane.grid, made.guidance, temperature, tilt
+    stored = find_samples(records, sha256, *setting) or {}
     all_classes = made.label == "each" or not run.config["network"]["classes"]
-    stored = stored if all_classes and lane.schedule == "default" and not lane.options else {}
+    stored = stored if all_classes and not lane.options else {}
     bound = find_bound(records, sha256, lane.process, lane.method) or {}
     seconds = sum(views[i].milliseconds for views in run.views) / 1000
 

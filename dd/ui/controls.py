@@ -35,7 +35,8 @@ METHOD_NAMES = {
     "ddim": "DDIM (ODE)",
 }
 SCHEDULE_NAMES = {
-    "cosine": "cosine in t",
+    "cosine": "cosine in t, dense at both ends",
+    "early": "dense early (MaskGIT's cosine)",
     "information": "even in t",
     "native": "even in its own time",
     "nichol": "cosine of Nichol & Dhariwal",
@@ -107,7 +108,7 @@ def guidance_slider(label: gr.Dropdown) -> gr.Slider:
     """Of no use while no class is chosen in the dropdown `label`."""
     guidance = gr.Slider(
         0, 5, 1.0, step=0.1, label="Guidance",
-        info="How strongly the class is insisted on; any value but 1 costs twice the network.",
+        info="How strongly the class is insisted on; any value but 0 and 1 costs twice the network.",
     )  # fmt: skip
     label.change(lambda value: gr.Slider(interactive=value != "any"), label, guidance, queue=False, **QUIET)
     return guidance

@@ -47,12 +47,12 @@ def test_every_cell_is_measured_once_and_looked_up(folder: Path, capsys: pytest.
     }  # fmt: skip
     assert run(folder) == records  # nothing new, nothing twice
     sha256 = records[0]["sha256"]
-    heun = results.find_samples(records, sha256, "dirichlet", "heun", steps=2)
+    heun = results.find_samples(records, sha256, "dirichlet", "heun", steps=2, schedule="native")
     assert (heun["calls"], heun["budget"]) == (4, 4)
-    assert results.find_samples(records, sha256, "dirichlet", "euler", steps=2)["calls"] == 2
-    assert results.find_samples(records, sha256, "dirichlet", "euler", steps=3) is None
-    assert results.find_samples(records, sha256, "dirichlet", "euler", steps=2, guidance=2.0) is None
-    assert results.find_samples(records, "0" * 64, "dirichlet", "euler", steps=2) is None
+    assert results.find_samples(records, sha256, "dirichlet", "euler", steps=2, schedule="cosine")["calls"] == 2
+    assert results.find_samples(records, sha256, "dirichlet", "euler", steps=3, schedule="cosine") is None
+    assert results.find_samples(records, sha256, "dirichlet", "euler", steps=2, schedule="cosine", guidance=2.0) is None
+    assert results.find_samples(records, "0" * 64, "dirichlet", "euler", steps=2, schedule="cosine") is None
     assert results.find_bound(records, sha256, "d3pm-absorbing")["nll_nats"] > 0
     assert results.find_bound(records, sha256, "gaussian") is None
     needed = {"checkpoint", "sha256", "process", "sampler", "calls", "steps", "guidance", "images", "seed", "fid",
@@ -90,14 +90,14 @@ def test_the_page_has_every_figure_and_leaves_the_rest_alone(folder: Path, capsy
     assert page.startswith("# Results\n\nBefore.\n")
     assert page.endswith("\n\nAfter.\n")
     assert "stale" not in page
-    for sampler in ("dirichlet", "heun"):
+    for sampler, schedule in (("dirichlet", "cosine"), ("heun", "native")):
         row = {r["budget"]: r for r in records if r.get("sampler") == sampler and r["kind"] == "samples"}
         for key, title in script.FIGURES.items():
             table = page.split(f"\n{title} by network calls:\n")[1].split("\n\n")[0]
-            assert f"| dirichlet | {sampler} | {row[2][key]:.3g} | {row[4][key]:.3g} |" in table
+            assert f"| dirichlet | {sampler} | {schedule} | {row[2][key]:.3g} | {row[4][key]:.3g} |" in table
     only = [r for r in records if r["kind"] == "samples" and r["budget"] == 4]
     figures = " | ".join(f"{only[0][key]:.3g}" for key in script.FIGURES)
-    assert f"| dirichlet | {only[0]['sampler']} | 4 | {figures} |" in script.tables(only)
+    assert f"| dirichlet | {only[0]['sampler']} | cosine | 4 | {figures} |" in script.tables(only)
     bound = next(r for r in records if r["kind"] == "bound")
     assert f"{bound['nll_nats']:.2f} ± {bound['nll_stderr']:.2f}" in page
     chain = {r["steps"]: r for r in records if r["kind"] == "steps-bound" and r["process"] == "d3pm-absorbing"}
@@ -106,7 +106,7 @@ def test_the_page_has_every_figure_and_leaves_the_rest_alone(folder: Path, capsy
     assert (docs / "fid-toy.png").read_bytes()[:4] == b"\x89PNG"
     assert "dirichlet · heun" in (docs / "fid-toy.svg").read_text()
     seconds = {r["budget"]: r["seconds_per_image"] for r in records if r["kind"] == "time" and r["sampler"] == "heun"}
-    assert f"| dirichlet | heun | {seconds[2]:.3g} | {seconds[4]:.3g} |" in page
+    assert f"| dirichlet | heun | native | {seconds[2]:.3g} | {seconds[4]:.3g} |" in page
     run(folder)
     assert (docs / "results.md").read_text() == page
 
@@ -151,6 +151,20 @@ def test_another_judge_is_another_cell(folder: Path, capsys: pytest.CaptureFixtu
 def test_only_the_kinds_that_are_asked_for_are_measured(folder: Path, capsys: pytest.CaptureFixture):
     records = run(folder, "--kinds", "time", "--classifier", str(folder / "nowhere"))
     assert {r["kind"] for r in records} == {"time"}
+
+
+def test_another_schedule_is_another_cell(folder: Path, capsys: pytest.CaptureFixture):
+    few = ("--kinds", "samples", "--samplers", "ancestral", "--calls", "2")
+    (own,) = run(folder, *few)
+    records = run(folder, *few, "--schedule", "early")
+    assert records[0] == own
+    (other,) = records[1:]
+    assert (own["schedule"], other["schedule"]) == ("cosine", "early")
+    assert own["fid"] != other["fid"]
+    lines = (folder / "docs" / "results.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| d3pm-absorbing | ancestral | ")]
+    assert [line.split(" | ")[2] for line in rows] == ["cosine", "early"]
+    assert run(folder, *few, "--schedule", "nichol") == records  # which the chain has not
 
 
 def test_a_network_is_only_asked_what_it_answers(folder: Path):
