@@ -21,7 +21,7 @@ except FileNotFoundError:
 from dd import hub
 from dd.checkpoints import CheckpointError
 from dd.device import device, keep_freed_memory
-from dd.runs import Models
+from dd.models import Models
 from dd.ui.app import CSS, JS, THEME, THREADS, build
 from dd.ui.upload import unwritable
 

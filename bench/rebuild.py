@@ -14,7 +14,7 @@ from bench.app import CHECKPOINTS, REPOSITORY, app, page
 from bench.steps import milliseconds
 from dd import reconstruct
 from dd.images import open_image
-from dd.runs import Models
+from dd.models import Models
 
 EXAMPLES = sorted((REPOSITORY / "dd" / "ui" / "static" / "examples").glob("*.jpg"))
 WATCH = """() => {

@@ -26,7 +26,7 @@ from dd import checkpoints
 from dd.data import grid_of
 from dd.device import CORES, for_inference, keep_freed_memory
 from dd.processes import REGISTRY, Process, process, suits
-from dd.runs import Lane
+from dd.recipe import Lane
 from dd.samplers import Denoiser, calls_per_step, default_grid, race, reverse, steps_for, time_grid
 
 LANES = (

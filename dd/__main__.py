@@ -9,7 +9,9 @@ from tqdm import tqdm
 from dd import export, hub
 from dd.checkpoints import CheckpointError
 from dd.device import device
-from dd.runs import Lane, Models, Recipe, RecipeError, Run
+from dd.models import Models
+from dd.recipe import Lane, Recipe, RecipeError
+from dd.runs import Run
 
 
 def sample(args: argparse.Namespace) -> None:

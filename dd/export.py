@@ -7,8 +7,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from dd.looks import MASK
+from dd.recipe import RecipeError
 from dd.render import tile
-from dd.runs import RecipeError, Run
+from dd.runs import Run
 
 KINDS = (".png", ".gif", ".webp", ".json")
 _MASK_COLOUR = (217, 140, 0)

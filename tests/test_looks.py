@@ -10,9 +10,11 @@ from PIL import Image, ImageDraw, ImageOps
 from dd import checkpoints, looks
 from dd.checkpoints import CheckpointError
 from dd.looks import MASK, Decoded, GreyLevels, masked
+from dd.models import Models
 from dd.networks.vqvae import VqVae
 from dd.processes import process
-from dd.runs import Lane, Models, Recipe, RecipeError, Run
+from dd.recipe import Lane, Recipe, RecipeError
+from dd.runs import Run
 from dd.ui.controls import process_choices
 from tests.tiny import VQVAE, write_checkpoint, write_faces, write_vqvae
 

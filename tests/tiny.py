@@ -63,3 +63,7 @@ def write_faces(root: Path) -> Path:
     data = {"source": "codes", "K": 8, "cells": "codes", "grid": [8, 8], "labels": ["neutral", "smiling"]}
     data |= {"vqvae": vqvae.name, "vqvae_sha256": vqvae.sha256}
     return write_checkpoint(root / "faces", name="faces", network=FACES, data=data, temperature=0.7)
+
+
+def stripes() -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple((row // 2) % 2 for _ in range(28)) for row in range(28))

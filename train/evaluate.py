@@ -66,8 +66,8 @@ from dd.perceptual import WEIGHTS
 from dd.processes import NO_ORDER, REGISTRY, Process, process, suits
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
+from dd.recipe import sampling_temperature
 from dd.results import FLOWS
-from dd.runs import felt, warmth
 from dd.samplers import Denoiser, calls_per_step, default_grid, generate, grids
 from train import decoded, evaluate_vqvae
 from train.loop import sentences
@@ -171,7 +171,7 @@ def sample(
     schedule: None for the sampler's own; temperature, tilt: None for the checkpoint's own. labels: (N,), where the
     network knows classes; drawn uniformly if none are given.
     """
-    temperature, tilt = felt(*warmth(checkpoint.config, temperature, tilt), process_.name)
+    temperature, tilt = sampling_temperature(checkpoint.config, process_.name, temperature, tilt)
     network = for_inference(deepcopy(checkpoint.network))
     generator = torch.Generator().manual_seed(seed)
     classes = checkpoint.config["network"].get("classes", 0)
@@ -384,7 +384,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         raise EvaluationError(f"{args.process} has no schedule {args.schedule!r}; choose one of {known}")
     if args.guidance != 1.0 and not config["network"].get("classes", 0):
         raise EvaluationError(f"{checkpoint.name} knows no classes, so it cannot be guided; leave out --guidance")
-    temperature, tilt = felt(*warmth(config, args.temperature, args.tilt), args.process)
+    temperature, tilt = sampling_temperature(config, args.process, args.temperature, args.tilt)
     if args.temperature not in (None, temperature):
         raise EvaluationError(f"{args.process} regresses intensities and has no temperature; leave out --temperature")
     if args.tilt not in (None, tilt):

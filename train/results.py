@@ -35,7 +35,7 @@ from dd.perceptual import WEIGHTS
 from dd.processes import EVERY, REGISTRY, Process, suits
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
-from dd.runs import felt, warmth
+from dd.recipe import sampling_temperature
 from dd.samplers import GRIDS, calls_per_step, default_grid, grids, steps_for
 from train import evaluate
 from train.evaluate import Judge, Samples, load_cells, load_denoiser, sample
@@ -124,7 +124,7 @@ def _samples(
     judge_name = cache(lambda sha256: evaluate.judge_name(configs[sha256], args))
     judged_by = cache(lambda sha256: evaluate.judge_of(configs[sha256], args, device))
     for checkpoint, process_, sampler, calls in cells:
-        temperature, tilt = felt(*warmth(checkpoint.config, args.temperature, args.tilt), process_.name)
+        temperature, tilt = sampling_temperature(checkpoint.config, process_.name, args.temperature, args.tilt)
         setting = _setting(args, checkpoint, process_, "samples") | _sampling(args, sampler, calls)
         setting |= {"temperature": temperature, "tilt": tilt, "images": args.images}
         setting["judge"] = judge_name(checkpoint.sha256)

@@ -6,9 +6,10 @@ import gradio as gr
 
 from dd import checkpoints
 from dd.checkpoints import ARCHITECTURES
+from dd.models import Models
 from dd.processes import EVERY, process, suits
+from dd.recipe import sampling_temperature
 from dd.results import find_bound, find_samples, read
-from dd.runs import Models, felt
 from dd.samplers import default_grid
 from dd.ui.controls import PROCESS_NAMES
 
@@ -45,8 +46,7 @@ def results(models: Models) -> str:
             made = process(process_name, 2, 784)
             if made.architecture != config["architecture"]:
                 continue
-            temperature = checkpoints.temperature(config)
-            own = felt(temperature, checkpoints.tilt(config, temperature), process_name)
+            own = sampling_temperature(config, process_name)
             bound = find_bound(records, sha256, process_name) or {}
             cell = (
                 find_samples(

@@ -21,9 +21,11 @@ from dd import export
 from dd.checkpoints import CheckpointError
 from dd.images import ImageError, open_image, to_picture
 from dd.likelihood import Bound, estimate_bound, network_denoiser
+from dd.models import Models
 from dd.processes import EVERY, REGISTRY, process
+from dd.recipe import MAX_LANES, Lane, Recipe, RecipeError, grid, whole
 from dd.reconstruct import LARGEST, SMALLEST, frame, rebuild
-from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run, grid, whole
+from dd.runs import Run
 from dd.ui.controls import recipe
 from dd.ui.engine import Engine
 from dd.ui.upload import png, unwritten

@@ -7,7 +7,9 @@ import math
 import gradio as gr
 from gradio.utils import get_function_description
 
-from dd.runs import Models, Recipe, Run
+from dd.models import Models
+from dd.recipe import Recipe
+from dd.runs import Run
 from dd.ui import about, api, compare, generate, player, rebuild, reconstruct, simplex
 from dd.ui.controls import QUIET
 from dd.ui.engine import Engine

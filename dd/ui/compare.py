@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import gradio as gr
 
+from dd.models import Models
+from dd.recipe import MAX_LANES, Lane, Recipe, RecipeError, temperature_of
 from dd.results import find_bound, find_samples, read
-from dd.runs import MAX_LANES, Lane, Models, Recipe, RecipeError, Run, felt
+from dd.runs import Run
 from dd.samplers import EVERYWHERE, steps_for
 from dd.ui import explorer, transport
 from dd.ui.controls import (
@@ -142,7 +144,7 @@ def _row(run: Run, i: int, records: list[dict]) -> list[str]:
     """How long a lane took, and what is stored of exactly its settings; "not measured" where there is nothing."""
     made, lane, sha256 = run.recipe, run.recipe.lanes[i], run.networks[i].sha256
     steps = steps_for(made.steps, lane.method)
-    temperature, tilt = felt(made.temperature, made.tilt, lane.process)
+    temperature, tilt = temperature_of(made.temperature, made.tilt, lane.process)
     setting = lane.process, lane.method, steps, lane.grid, made.guidance, temperature, tilt
     stored = find_samples(records, sha256, *setting) or {}
     all_classes = made.label == "each" or not run.config["network"]["classes"]

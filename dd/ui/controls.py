@@ -8,8 +8,9 @@ import torch
 
 from dd.checkpoints import temperature
 from dd.data import LABELS
+from dd.models import Models
 from dd.processes import OWN_NETWORK, REGISTRY, process, suits
-from dd.runs import TEMPERATURES, Lane, Models, Recipe, RecipeError
+from dd.recipe import TEMPERATURES, Lane, Recipe, RecipeError
 from dd.samplers import grids, time_grid
 
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}

@@ -15,7 +15,8 @@ from typing import TypeVar
 
 import torch
 
-from dd.runs import RecipeError, Run, View
+from dd.recipe import RecipeError
+from dd.runs import Run, View
 
 T = TypeVar("T")
 

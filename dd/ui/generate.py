@@ -2,9 +2,11 @@
 
 import gradio as gr
 
+from dd.models import Models
 from dd.processes import EVERY, OWN_NETWORK
 from dd.processes import process as named_process
-from dd.runs import MAX_IMAGES, MAX_STEPS, Lane, Models, Recipe, Run
+from dd.recipe import MAX_IMAGES, MAX_STEPS, Lane, Recipe
+from dd.runs import Run
 from dd.samplers import default_grid
 from dd.ui import explorer, transport
 from dd.ui.controls import (

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from dd import perceptual, reconstruct
 from dd.images import open_image, to_picture
+from dd.models import Models
+from dd.recipe import RecipeError
 from dd.reconstruct import FRAMINGS, Quality, Rebuilt
-from dd.runs import Models, RecipeError
 from dd.ui.controls import refuse
 from dd.ui.engine import Engine
 from dd.ui.session import EXPIRES

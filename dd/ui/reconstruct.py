@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from dd.runs import Models
+from dd.models import Models
 from dd.ui import rebuild, restore
 from dd.ui.engine import Engine
 

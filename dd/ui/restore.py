@@ -14,8 +14,10 @@ from dd import checkpoints
 from dd.data import grid_of
 from dd.export import tiled
 from dd.images import open_image, square
+from dd.models import Models
 from dd.processes import OWN_NETWORK
-from dd.runs import Cells, Given, Lane, Models, Recipe, RecipeError, Run, real
+from dd.recipe import Cells, Given, Lane, Recipe, RecipeError, real
+from dd.runs import Run
 from dd.ui import transport
 from dd.ui.controls import (
     class_choices,

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dd import export
-from dd.runs import Cells, Models, Recipe, RecipeError, Run
+from dd.models import Models
+from dd.recipe import Cells, Recipe, RecipeError
+from dd.runs import Run
 from dd.ui.controls import title
 from dd.ui.engine import Engine
 from dd.ui.player import message

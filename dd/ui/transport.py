@@ -6,7 +6,9 @@ from pathlib import Path
 
 import gradio as gr
 
-from dd.runs import Models, Recipe, RecipeError, Run
+from dd.models import Models
+from dd.recipe import Recipe, RecipeError
+from dd.runs import Run
 from dd.ui.controls import QUIET, refuse
 from dd.ui.engine import Engine
 from dd.ui.player import CLEAR

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from dd import checkpoints, results
-from dd.runs import Models
+from dd.models import Models
 from dd.ui import about
 from tests.tiny import write_checkpoint
 

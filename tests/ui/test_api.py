@@ -26,7 +26,9 @@ from PIL import Image
 from bench import hour
 from bench.visitor import Visitor
 from dd.export import picture
-from dd.runs import Models, Recipe, RecipeError, Run
+from dd.models import Models
+from dd.recipe import Recipe, RecipeError
+from dd.runs import Run
 from dd.ui.app import THREADS, build
 from dd.ui.controls import refuse
 from dd.ui.engine import Engine

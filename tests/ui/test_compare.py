@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from dd import results
-from dd.runs import Lane, Models, Recipe, Run
+from dd.models import Models
+from dd.recipe import Lane, Recipe
+from dd.runs import Run
 from dd.ui import compare
 
 LANES = (Lane("dirichlet", "dirichlet"), Lane("dirichlet", "heun"))

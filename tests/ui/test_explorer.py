@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from dd.runs import Models, Recipe, RecipeError, Run
+from dd.models import Models
+from dd.recipe import Recipe, RecipeError
+from dd.runs import Run
+from dd.ui import explorer
 from dd.ui.explorer import path, select
 from dd.ui.session import Session
 
@@ -52,3 +55,11 @@ def test_an_image_without_paths_can_be_taken_over(tiny_root: Path):
     with pytest.raises(ValueError, match="choose fewer steps"):
         select(session, 0, 2, 4, 4)
     assert session.chosen()[1] == tuple(map(tuple, cells[2].tolist()))
+
+
+def test_a_pinned_cell_clicked_again_is_taken_away_and_the_oldest_makes_room():
+    pins = []
+    for col in range(explorer.MOST_PINS + 1):
+        pins = explorer.toggled(pins, (0, 0, 0, col))
+    assert pins == [(0, 0, 0, col) for col in range(1, explorer.MOST_PINS + 1)]
+    assert explorer.toggled(pins, pins[1]) == [pins[0], *pins[2:]]

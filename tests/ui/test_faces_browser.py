@@ -9,7 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dd.runs import Models, Recipe, Run
+from dd.models import Models
+from dd.recipe import Recipe
+from dd.runs import Run
 from tests.test_images import SVG, encoded, picture, png_of_zeros
 from tests.tiny import write_checkpoint, write_faces, write_vqvae
 from tests.ui.conftest import App, offered, running

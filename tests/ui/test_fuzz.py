@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import dd
-from dd.runs import Given, Lane, Models, Recipe
+from dd.models import Models
+from dd.recipe import Given, Lane, Recipe
 from dd.ui.app import build
 
 TELLTALES = re.compile(r"Traceback|File \\?\"|site-packages|/dd/|OverflowError|TypeError|ValueError|KeyError")

@@ -16,7 +16,9 @@ from gradio import state_holder
 from gradio.components import State
 
 from dd.checkpoints import CheckpointError
-from dd.runs import Models, Recipe, RecipeError, Run
+from dd.models import Models
+from dd.recipe import Recipe, RecipeError
+from dd.runs import Run
 from dd.ui import session as sessions
 from dd.ui.app import build
 from dd.ui.engine import Engine
