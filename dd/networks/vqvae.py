@@ -49,7 +49,11 @@ class Quantiser(nn.Module):
         self.register_buffer("counts", torch.zeros(K))
 
     def similarity(self, z: Tensor) -> Tensor:
-        """<z, e_j>: (N, K). The nearest unit vector is the one of largest inner product."""
+        """<z, e_j>: (N, K). The nearest unit vector is the one of largest inner product.
+
+        A checkpoint has the average of its training's codebooks, whose vectors are up to 3 % shorter; there the
+        inner product is what defines the code.
+        """
         return z @ self.codebook.T
 
     def forward(self, z: Tensor) -> Tensor:

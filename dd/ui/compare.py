@@ -131,7 +131,7 @@ def _where_measured(run: Run, records: list[dict]) -> str:
     own = {network.sha256 for network in run.networks}
     calls = sorted({r["calls"] for r in records if r["kind"] == "samples" and r["sha256"] in own})
     if not calls:
-        return f"Samples of {run.recipe.checkpoint} have not been measured yet."
+        return f"No samples of {run.recipe.checkpoint} are in this table; its model card (About) has what was measured."
     return f"Samples of {run.recipe.checkpoint} were measured at {', '.join(map(str, calls))} calls, not of every lane."
 
 

@@ -1,13 +1,15 @@
 """The DDPM on pixel intensities."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from dd.networks.unet import NoiseUNet
 from dd.processes import process
-from dd.samplers import default_grid, frames, reverse, time_grid
+from dd.samplers import default_grid, frames, generate, reverse, time_grid
+from tests.toys import Toy, three_cells
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,34 @@ def test_loss_is_zero_for_the_true_noise_and_one_a_pixel_for_none(pixels, genera
     eps = (x_t - torch.sigmoid(-v).sqrt() * pixels.intensities(x0)) / torch.sigmoid(v).sqrt()
     assert float(pixels.loss(eps, x0, x_t, t).max()) < 1e-6
     assert float(pixels.loss(torch.zeros_like(eps), x0, x_t, t).mean()) == pytest.approx(64, rel=0.05)
+
+
+def toy_noise(toy: Toy, levels: torch.Tensor) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """E[eps | x_t] of rows of cells with a known joint law, by enumeration: levels (K,) are the intensities."""
+    states = torch.cartesian_prod(*(torch.arange(toy.K),) * toy.D)  # (K^D, D)
+    log_joint, values = toy.joint.flatten().log().float(), levels[states]
+
+    def denoise(x_and_v: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        x, v = x_and_v[:, :1], x_and_v[:, 1:]
+        signal, noise = torch.sigmoid(-v).sqrt(), torch.sigmoid(v).sqrt()
+        apart = x[..., None, :] - signal[..., None, :] * values  # (B, 1, R, K^D, D)
+        log_w = log_joint - (apart.square().sum(-1) / (2 * noise[..., :1] ** 2))
+        mean = torch.softmax(log_w, -1) @ values
+        return (x - signal * mean) / noise
+
+    return denoise
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ddpm", "ddim", "heun"])
+def test_samples_have_the_joint_law_of_three_cells(method):
+    toy, pixels = three_cells(), process("ddpm", 3, 3)
+    denoise, generator = (
+        toy_noise(toy, pixels.intensities(torch.arange(3)[None, None]).flatten()),
+        torch.Generator().manual_seed(7),
+    )
+    x = [generate(pixels, denoise, (200, 100, 3), 256, generator, method) for _ in range(10)]
+    assert toy.total_variation(torch.cat(x)) < 0.02
 
 
 @pytest.mark.parametrize("method", ["ddpm", "ddim", "heun"])
