@@ -30,7 +30,6 @@ from scipy.sparse import csr_matrix, identity
 from scipy.special import gammaln
 from torch import Tensor
 
-from dd.moments import stationary
 from dd.stick_breaking import beta_step
 
 _N = 84  # draws: lattice points per side, minus one; halved for the extrapolation
@@ -77,12 +76,12 @@ class BakosiRistorcelli:
         dY = (x[:, :2] * x[:, 2:]).clamp(min=0).sqrt() * dB[:, :2]
         return torch.cat([dY, -dY.sum(1, keepdim=True)], 1)
 
-    def step(self, x: Tensor, tau: float, p: Tensor, strength: float, d: float, generator: torch.Generator) -> Tensor:
+    def step(self, x: Tensor, tau: float, p: Tensor | None, d: float, generator: torch.Generator) -> Tensor:
         """Pair (i, 3) alone is a two-allele Wright-Fisher diffusion of z = Y_i / (Y_i + Y_3): Strang splitting of both.
 
         Selection on z is z (1 - z) (Y_i + Y_3) g_i.
         """
-        g = strength * self._slopes(x, tau, p) if strength else torch.zeros_like(x[:, :2])
+        g = torch.zeros_like(x[:, :2]) if p is None else self._slopes(x, tau, p)
         for i, part in ((0, d / 2), (1, d), (0, d / 2)):
             x = self._exchange(x, i, g[:, i], part, generator)
         return x
@@ -100,11 +99,8 @@ class BakosiRistorcelli:
         x = torch.eye(3, dtype=torch.float64)[k]
         steps = int(np.ceil(tau / 0.01))
         for _ in range(steps):
-            x = self.step(x, tau, x, 0.0, tau / steps, generator)
+            x = self.step(x, tau, None, tau / steps, generator)
         return x
-
-    def stationary(self, n: int, generator: torch.Generator) -> Tensor:
-        return stationary(self.alpha, n, generator)
 
     def _generator(self) -> np.ndarray:
         """G with d/dt E[q] = G E[q] for the monomials q = (1, Y_1, Y_2, Y_1^2, Y_1 Y_2, Y_2^2)."""

@@ -65,14 +65,11 @@ class Diffusion(Protocol):
     def noise(self, x: Tensor, dB: Tensor) -> Tensor:
         """D^(1/2) dB: (N, 3)."""
 
-    def step(self, x: Tensor, tau: float, p: Tensor, strength: float, d: float, generator: torch.Generator) -> Tensor:
-        """A simplex-preserving step of length d with drift f + strength D grad log rho."""
+    def step(self, x: Tensor, tau: float, p: Tensor | None, d: float, generator: torch.Generator) -> Tensor:
+        """A simplex-preserving step of length d with drift f + D grad log rho, or f alone where there is no p."""
 
     def sample(self, k: Tensor, tau: float, generator: torch.Generator) -> Tensor:
         """x_tau given corners k (N,)."""
-
-    def stationary(self, n: int, generator: torch.Generator) -> Tensor:
-        """x ~ Dirichlet(alpha): (n, 3)."""
 
     def moments(self, tau: float) -> tuple[Tensor, Tensor]:
         """E[x_i | e_k], E[x_i^2 | e_k]: two (3, 3), rows k."""
@@ -107,15 +104,12 @@ class NeutralWrightFisher:
         root = x.clamp(min=0).sqrt() * dB
         return root - x * root.sum(1, keepdim=True)
 
-    def step(self, x: Tensor, tau: float, p: Tensor, strength: float, d: float, generator: torch.Generator) -> Tensor:
+    def step(self, x: Tensor, tau: float, p: Tensor | None, d: float, generator: torch.Generator) -> Tensor:
         a = (self.alpha / 2).expand_as(x)
-        return frozen_step(x, a + strength * x * self.fitness(x, tau, p) if strength else a, d, generator)
+        return frozen_step(x, a if p is None else a + x * self.fitness(x, tau, p), d, generator)
 
     def sample(self, k: Tensor, tau: float, generator: torch.Generator) -> Tensor:
         return self.kernel.sample(k, tau, generator).double()
-
-    def stationary(self, n: int, generator: torch.Generator) -> Tensor:
-        return stationary(self.alpha, n, generator)
 
     def moments(self, tau: float) -> tuple[Tensor, Tensor]:
         return corner_moments(self.alpha, tau)
@@ -191,9 +185,9 @@ class DiffusionCell:
     def _step(self, x: Tensor, tau: float, d: float, sampler: str, backwards: bool, generator: torch.Generator):
         """One step of length d with selection (backwards) or without (forward); the ODE follows the flow either way."""
         D = self.diffusion
-        p = self.posterior(x, tau) if backwards or sampler == "ode" else x
+        p = self.posterior(x, tau) if backwards or sampler == "ode" else None
         if sampler == "native":
-            return D.step(x, tau, p, float(backwards), d, generator)
+            return D.step(x, tau, p, d, generator)
         if sampler == "ode":
             return replicator(x, (0.5 if backwards else -0.5) * D.fitness(x, tau, p), d)
         drift = D.drift(x)
@@ -219,7 +213,7 @@ class DiffusionCell:
 
     def reverse(self, times: list[float], sampler: str, n: int, generator: torch.Generator) -> Tensor:
         """Down to the last time above 0, where the clean corner is drawn from its posterior."""
-        x = self.diffusion.stationary(n, generator)
+        x = stationary(self.diffusion.alpha, n, generator)
         frames = [x]
         for t, s in pairwise(times[:-1]):
             d = self._shown_tau(t) - self._shown_tau(s)

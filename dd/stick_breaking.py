@@ -13,7 +13,7 @@ law; so the kernel is a product of two-allele kernels h^(j) (dd/wright_fisher.py
 import torch
 from torch import Tensor
 
-from dd.moments import corner_entropy, corner_moments, dirichlet_entropy, stationary
+from dd.moments import corner_entropy, corner_moments, dirichlet_entropy
 from dd.processes.dirichlet import frozen_step
 from dd.wright_fisher import WrightFisher
 
@@ -72,10 +72,10 @@ class StickBreaking:
         root = (v * (1 - v)).clamp(min=0).sqrt() * dB[:, :2]
         return _push(v, root[:, 0], root[:, 1])
 
-    def step(self, x: Tensor, tau: float, p: Tensor, strength: float, d: float, generator: torch.Generator) -> Tensor:
+    def step(self, x: Tensor, tau: float, p: Tensor | None, d: float, generator: torch.Generator) -> Tensor:
         """Both sticks by one Beta each, with the frozen diffusion's mean and variance; stays on the triangle."""
         v = to_sticks(x)
-        g = strength * self._slope(v, tau, p) if strength else torch.zeros_like(v)
+        g = torch.zeros_like(v) if p is None else self._slope(v, tau, p)
         new = [beta_step(v[:, j], pair, g[:, j], d, generator) for j, pair in enumerate(self.pairs)]
         return from_sticks(torch.stack(new, 1))
 
@@ -87,9 +87,6 @@ class StickBreaking:
             hot = stick.sample((k > j).long(), at, generator)[:, 0].double()
             v.append(torch.where(k < j, stick.stationary((len(k),), generator)[:, 0].double(), hot))
         return from_sticks(torch.stack(v, 1))
-
-    def stationary(self, n: int, generator: torch.Generator) -> Tensor:
-        return stationary(self.alpha, n, generator)
 
     def moments(self, tau: float) -> tuple[Tensor, Tensor]:
         """E[x_i | e_k] and E[x_i^2 | e_k], rows k: sticks are independent given k."""

@@ -200,7 +200,7 @@ def test_selection_is_diffusion_times_the_gradient_of_the_log_ratio(name):
 def test_drift_keeps_the_dirichlet_stationary(make):
     """E_pi[L q] = 0 for q = x_i x_j: 2 E[x_i f_j] symmetrised + E[D_ij] = 0, by 200,000 draws."""
     diffusion = make(torch.tensor(UNEQUAL))
-    x = diffusion.stationary(200_000, torch.Generator().manual_seed(0))
+    x = stationary(diffusion.alpha, 200_000, torch.Generator().manual_seed(0))
     f = diffusion.drift(x)
     assert float(f.sum(1).abs().max()) < 1e-12
     S = torch.stack([diffusion.noise(x, e.expand_as(x)) for e in torch.eye(3, dtype=torch.float64)], 2)
