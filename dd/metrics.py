@@ -51,12 +51,12 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = NEIGHBOURS) -> tuple[f
 
 
 def _share_within(points: Tensor, centres: Tensor, k: int, batch: int = 1000) -> float:
-    radii = torch.cat([_distances(part, centres).kthvalue(k + 1, 1).values for part in centres.split(batch)])
-    within = [(_distances(part, centres) <= radii).any(1) for part in points.split(batch)]
+    radii = torch.cat([distances(part, centres).kthvalue(k + 1, 1).values for part in centres.split(batch)])
+    within = [(distances(part, centres) <= radii).any(1) for part in points.split(batch)]
     return float(torch.cat(within).double().mean())
 
 
-def _distances(a: Tensor, b: Tensor) -> Tensor:
+def distances(a: Tensor, b: Tensor) -> Tensor:
     """Exact for equal points, which |a|^2 + |b|^2 - 2ab is not; a point is its own nearest neighbour, at 0."""
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 

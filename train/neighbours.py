@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dd import checkpoints
 from dd.data import grid_of, some
+from dd.metrics import distances
 from dd.render import tile, to_image
 from train.codes import encode_folder
 from train.decoded import Cells, codes, features_of, find_vqvae
@@ -29,7 +30,7 @@ NEAREST = 3  # rows below the samples
 
 def nearest(a: Tensor, b: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Distances and indices (N, n) of the n points of b (M, D) nearest to each of a (N, D)."""
-    found = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").topk(n, largest=False)
+    found = distances(a, b).topk(n, largest=False)
     return found.values, found.indices
 
 

@@ -1,6 +1,7 @@
 """Run folders, resumable state, budgets and processes: what every training script shares."""
 
 import json
+import math
 import os
 import signal
 import time
@@ -197,8 +198,7 @@ def cosine_rate(peak: float, progress: float, warmup: float = 0.01) -> float:
     """Linear warm-up over the first `warmup` of the run, then a half cosine to zero."""
     if progress < warmup:
         return peak * (progress / warmup + 1e-3)
-    angle = torch.pi * (progress - warmup) / (1 - warmup)
-    return peak * 0.5 * (1 + float(torch.cos(torch.tensor(angle))))
+    return peak * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
 def every(seconds: float, action: Callable[[], None]) -> Callable[[], None]:

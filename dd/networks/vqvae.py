@@ -9,6 +9,7 @@ codes that nobody uses are put back where latents are.
 """
 
 from dataclasses import dataclass
+from math import log2
 
 import torch
 import torch.nn.functional as F
@@ -183,7 +184,7 @@ class VqVae(nn.Module):
 
     def bits_per_pixel(self) -> float:
         """log2 K bits a code."""
-        return float(torch.tensor(float(self.K)).log2()) / self.factor**2
+        return log2(self.K) / self.factor**2
 
 
 class CausalContext(nn.Module):
