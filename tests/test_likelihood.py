@@ -9,7 +9,7 @@ from dd.processes import REGISTRY, Process, process
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from tests.toys import Toy, three_cells, two_cells
-from train.evaluate import BATCH, stderr
+from train.bounds import BATCH, stderr
 
 CHAINS = [name for name in REGISTRY if not process(name, 3, 3).continuous]
 

@@ -33,329 +33,38 @@ Which images, and for dynamic binarisation which of their binarisations, is one 
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import dataclass, replace
-from math import ceil, floor, log, log10
-from pathlib import Path
-from statistics import mean, median_low, stdev
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from tqdm import tqdm
 
-from dd import checkpoints
-from dd.checkpoints import Checkpoint, CheckpointError
-from dd.data import LABELS, Labelled, grid_of, load, to_cells
-from dd.device import best_device, device, for_inference
-from dd.likelihood import (
-    Bound,
-    cross_entropy,
-    differentiable_denoiser,
-    estimate_bound,
-    exact_vlb,
-    network_denoiser,
-    ode_bound,
-)
-from dd.metrics import frechet_distance, frechet_parts, judge, precision_recall
-from dd.networks.classifier import Classifier
-from dd.networks.unet import UNet
-from dd.perceptual import WEIGHTS
-from dd.processes import NO_ORDER, REGISTRY, Process, process, suits
+from dd.device import best_device, device
+from dd.processes import REGISTRY
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.recipe import sampling_temperature
 from dd.results import FLOWS
-from dd.samplers import Denoiser, calls_per_step, default_grid, generate, grids
-from train import decoded, evaluate_vqvae
+from dd.samplers import calls_per_step, default_grid, grids
+from train import evaluate_vqvae
+from train.bounds import (
+    ODE_IMAGES,
+    by_decade,
+    chain_bound,
+    continuous_bound,
+    decades_table,
+    flow_bound,
+    likelihood,
+    stderr,
+)
+from train.judges import classified, judge_of, sample
+from train.loading import DATA_SEED, EvaluationError, find_process, load_cells, load_denoiser, with_vqvae
 from train.loop import sentences
 
 METRICS = ("nll", "fid", "time")
-IN_FOLDERS = ("codes", "folder")  # sources whose pictures are files below --data
-CLASSIFIERS = {"mnist": "digits-classifier", "fashion-mnist": "fashion-classifier"}
-ODE_IMAGES = 500  # images of the ODE's bound, which costs a derivative a step
-ODE_STEPS = 100  # of its integration; with few steps the integral is wrong by hundreds of nats, and no bound at all
-DATA_SEED = 0  # of the order of a split and of its dynamic binarisation
-FLOOR_DRAWS = 5  # disjoint sets of N training images, as far as there are so many
-BATCH = 100  # images a network call; times are stratified within a batch
 KEYS = (
     "checkpoint", "process", "sampler", "steps", "images", "seed", "nll_nats", "nll_stderr", "bits_per_dim", "fid",
     "fid_floor", "precision", "recall", "accuracy", "seconds_per_image", "device", "sha256", "split", "guidance",
     "schedule", "temperature", "tilt", "calls", "cells", "data_seed", "vlb_nats", "vlb_stderr", "ode_nats",
     "ode_stderr", "ode_images", "fid_floor_sd", "fid_mean", "fid_rebuilt", "fid_ratio", "fid_split",
 )  # fmt: skip
-
-
-class EvaluationError(ValueError):
-    """Something that cannot be measured; the message says what to do."""
-
-
-# -- data and denoiser -------------------------------------------------------------------------------------------------
-
-
-def load_denoiser(source: str | Path, device: torch.device) -> Checkpoint:
-    checkpoint = checkpoints.load(source, device)
-    if not isinstance(checkpoint.network, UNet):
-        raise EvaluationError(
-            f"{source} holds a {checkpoint.config['architecture']}, not a denoiser; give the folder of one"
-        )
-    return checkpoint
-
-
-def with_vqvae(source: str | Path, config: dict, folder: str | Path | None = None) -> dict:
-    """The configuration of a denoiser of codes, and where their VQ-VAE is: that folder, or beside the denoiser."""
-    return config | {"data": config["data"] | {"vqvae_folder": decoded.find_vqvae(source, config, folder)}}
-
-
-def load_cells(config: dict, split: str, root: str | Path, images: int, draws: int = 1) -> Tensor:
-    """The same `images` categories (images, H, W) of a split at every call, in random order of the split.
-
-    draws: that many times as many images, or the largest multiple of `images` that the split has.
-    """
-    K, how = config["data"]["K"], config["data"]["cells"]
-    data = _load(config["data"], split, root)
-    if images > len(data.images):
-        raise EvaluationError(f"the {split} split has {len(data.images):,} images; ask for at most that many")
-    generator = torch.Generator().manual_seed(DATA_SEED)
-    images *= min(draws, len(data.images) // images)
-    order = torch.randperm(len(data.images), generator=generator)[:images]
-    if config["data"]["source"] in IN_FOLDERS:
-        return data.images[order]
-    return to_cells(data.images[order], K, how, generator)
-
-
-def _load(data: dict, split: str, root: str | Path) -> Labelled:
-    source = data["source"]
-    return decoded.grids(data, split, root) if source in IN_FOLDERS else load(source, split, root)
-
-
-def find_process(name: str, config: dict) -> Process:
-    H, W = grid_of(config["data"])
-    if not suits(name, config["data"]):
-        raise EvaluationError(NO_ORDER.format(name))
-    return process(name, config["data"]["K"], H * W)
-
-
-# -- samples -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Categories (N, H, W), the labels asked for (N,) or None, and how long an image took: the (lower) median of full
-    batches, of which the first also compiles the network."""
-
-    cells: Tensor
-    labels: Tensor | None
-    seconds_per_image: float
-
-
-def sample(
-    checkpoint: Checkpoint,
-    process_: Process,
-    sampler: str,
-    steps: int,
-    images: int,
-    seed: int,
-    *,
-    schedule: str | None = None,
-    guidance: float = 1.0,
-    temperature: float | None = None,
-    tilt: float | None = None,
-    labels: Tensor | None = None,
-    batch: int = BATCH,
-) -> Samples:
-    """N samples in batches, with the network as the page has it.
-
-    schedule: None for the sampler's own; temperature, tilt: None for the checkpoint's own. labels: (N,), where the
-    network knows classes; drawn uniformly if none are given.
-    """
-    temperature, tilt = sampling_temperature(checkpoint.config, process_.name, temperature, tilt)
-    network = for_inference(deepcopy(checkpoint.network))
-    generator = torch.Generator().manual_seed(seed)
-    classes = checkpoint.config["network"].get("classes", 0)
-    if not classes:
-        labels = None
-    elif labels is None:
-        labels = torch.randint(classes, (images,), generator=generator)
-    cells, seconds = [], []
-    for i in tqdm(range(0, images, batch), desc=f"{process_.name} {sampler} {steps}", leave=False, disable=None):
-        n, start = min(batch, images - i), time.perf_counter()
-        part = None if labels is None else labels[i : i + n]
-        denoise = Denoiser(network, part, guidance, temperature=temperature, tilt=tilt)
-        shape = (n, *grid_of(checkpoint.config["data"]))
-        cells.append(generate(process_, denoise, shape, steps, generator, sampler, schedule))
-        if n == batch or not seconds:
-            seconds.append((time.perf_counter() - start) / n)
-    return Samples(torch.cat(cells), labels, median_low(seconds))
-
-
-@dataclass(frozen=True)
-class Reference:
-    """What samples are judged by: the classifier, the features of N real images, and their distance to N others, mean
-    and standard deviation over several others."""
-
-    classifier: Classifier
-    features: Tensor
-    fid_floor: float
-    fid_floor_sd: float | None
-
-
-def find_classifier(config: dict, source: str | Path | None, device: torch.device) -> Checkpoint:
-    """The classifier of `source`, or the shipped one of that data set; of codes, of what they decode to."""
-    known = config["data"].get("of", config["data"]["source"])
-    if source is None:
-        source = Path(__file__).parent.parent / "checkpoints" / CLASSIFIERS.get(known, f"{known}-classifier")
-    try:
-        judge_ = checkpoints.load(source, device)
-    except CheckpointError as error:
-        raise EvaluationError(
-            f"FID needs a classifier ({error}). Train one with python -m train.classifier and give it with --classifier"
-        ) from error
-    if not isinstance(judge_.network, Classifier):
-        raise EvaluationError(f"--classifier {source} is not a classifier; give a folder made by train.classifier")
-    K = judge_.network.K if config["data"]["source"] == "codes" else config["data"]["K"]
-    if (judge_.config["data"]["source"], judge_.network.K) != (known, K):
-        raise EvaluationError(
-            f"the classifier {judge_.name} has seen {judge_.config['data']['source']} at K = {judge_.network.K}, the "
-            f"samples are {known} at K = {K}; give a matching one with --classifier"
-        )
-    return judge_
-
-
-def reference(config: dict, classifier: Classifier, split: str, images: int, root: str | Path) -> Reference:
-    features = judge(classifier, load_cells(config, split, root, images))[0]
-    draws = load_cells(config, "train", root, images, FLOOR_DRAWS).split(images)
-    floors = [frechet_distance(judge(classifier, draw)[0], features) for draw in draws]
-    return Reference(classifier, features, mean(floors), stdev(floors) if len(floors) > 1 else None)
-
-
-def compare(samples: Samples, reference_: Reference) -> dict[str, float | None]:
-    """FID with its floor, precision and recall, and the share of samples that are what was asked for."""
-    features, classes = judge(reference_.classifier, samples.cells)
-    of_mean, of_covariance = frechet_parts(features, reference_.features)
-    precision, recall = precision_recall(reference_.features, features)
-    right = None if samples.labels is None else float((classes == samples.labels).double().mean())
-    return {
-        "fid": of_mean + of_covariance,
-        "fid_mean": of_mean,
-        "fid_floor": reference_.fid_floor,
-        "fid_floor_sd": reference_.fid_floor_sd,
-        "precision": precision,
-        "recall": recall,
-        "accuracy": right,
-    }
-
-
-# -- likelihood --------------------------------------------------------------------------------------------------------
-
-
-def stderr(values: Tensor) -> float:
-    """Standard error of the mean of values (N,), one an image, whose times are stratified within batches of BATCH.
-
-    With ten full batches or more, from the spread of batch means, which knows of the stratification.
-    """
-    if len(values) >= 10 * BATCH:
-        values = values[: len(values) // BATCH * BATCH].view(-1, BATCH).mean(1)
-    return float(values.std() / len(values) ** 0.5)
-
-
-def likelihood(bound: Bound, cells: int) -> dict[str, float]:
-    """The bound as nats per image and as bits per dimension (cell)."""
-    nats = bound.mean
-    return {"nll_nats": nats, "nll_stderr": stderr(bound.total), "bits_per_dim": nats / cells / log(2)}
-
-
-def own_time(process_: Process, t: Tensor | float) -> Tensor:
-    """tau of the Dirichlet diffusion, noise-to-signal ratio of the Gaussian, step of a chain."""
-    v = process_.clock.native(t)
-    return v if isinstance(process_, D3PM) else v.exp()
-
-
-def by_decade(process_: Process, network: nn.Module, bound: Bound, x0: Tensor, generator: torch.Generator) -> list:
-    """The path-KL of each decade of the process' own time, beside the cross-entropy left at the decade's end.
-
-    For the exact posterior the path-KL below any time is at most the cross-entropy -log p(x_0 | x_t) left at that time:
-    denoising in many steps loses no information over doing so cell by cell in one. A larger one (by 3 standard errors:
-    "leak") is an error in the numerics, or of a network that is worse below that time than at it.
-    """
-    tau = own_time(process_, bound.t)
-    first, last = own_time(process_, torch.tensor([0.0, 1.0])).clamp(min=1.0 if isinstance(process_, D3PM) else 0.0)
-    rows = []
-    for decade in range(floor(log10(first)), ceil(log10(last))):
-        low, high = 10.0**decade, min(10.0 ** (decade + 1), float(last))
-        inside, below = (tau > low) & (tau <= high), tau <= high
-        if decade == floor(log10(first)):
-            inside = below
-        part, path = (torch.where(mask, bound.path, 0.0).mean(1) for mask in (inside, below))
-        left = cross_entropy_left(process_, network, x0, _clock_time(process_, high), generator)
-        gap = path - left  # of each image: what makes it hard is in both
-        rows.append(
-            {
-                "from": low, "to": high,
-                "path_nats": float(part.mean()), "path_stderr": stderr(part),
-                "path_below_nats": float(path.mean()), "path_below_stderr": stderr(path),
-                "cross_entropy_left": float(left.mean()), "cross_entropy_stderr": stderr(left),
-                "leak": float(gap.mean()) > 3 * stderr(gap),
-            }
-        )  # fmt: skip
-    return rows
-
-
-def decades_table(rows: list[dict]) -> str:
-    """`by_decade` in Markdown, nats per image."""
-    lines = ["| own time | path-KL in it | path-KL below its end | cross-entropy left there | leak |"]
-    lines.append("|---|---|---|---|---|")
-    for row in rows:
-        figures = (
-            f"{row[value]:.3f} ± {row[error]:.3f}"
-            for value, error in (
-                ("path_nats", "path_stderr"),
-                ("path_below_nats", "path_below_stderr"),
-                ("cross_entropy_left", "cross_entropy_stderr"),
-            )
-        )
-        span, leak = f"{row['from']:g} to {row['to']:.4g}", "yes" if row["leak"] else "no"
-        lines.append(f"| {' | '.join((span, *figures, leak))} |")
-    return "\n".join(lines)
-
-
-def _clock_time(process_: Process, tau: float) -> float:
-    return float(process_.clock.t(tau if isinstance(process_, D3PM) else log(tau)))
-
-
-def cross_entropy_left(
-    process_: Process, network: nn.Module, x0: Tensor, t: float, generator: torch.Generator
-) -> Tensor:  # fmt: skip
-    """-log p(x_0 | x_t) of each image, cell by cell: (N,) nats."""
-    denoise, out = network_denoiser(network), []
-    for part in x0.split(BATCH):
-        l = process_.evidence(process_.perturb(part, t, generator), t)
-        logits = (denoise(l, None) + l).double()
-        out.append(cross_entropy(logits, part))
-    return torch.cat(out)
-
-
-def continuous_bound(
-    process_: Process, network: nn.Module, x0: Tensor, generator: torch.Generator, repeats: int = 1
-) -> Bound:
-    """The continuous-time bound, without class label."""
-    return estimate_bound(process_, network_denoiser(network), x0, None, repeats, generator, BATCH)
-
-
-def chain_bound(chain: D3PM, network: nn.Module, x0: Tensor, steps: int, generator: torch.Generator) -> Bound:
-    """L_vb of sampling the chain in that many steps, without class label: on the sampler's grid, or all T of them."""
-    grid = "native" if steps == chain.T else default_grid(chain.methods[0])
-    return exact_vlb(chain, network_denoiser(network), x0, None, steps, generator, grid, BATCH)
-
-
-def flow_bound(process_: Dirichlet, network: nn.Module, x0: Tensor, generator: torch.Generator) -> Bound:
-    """The bound of the Dirichlet probability-flow ODE, without class label."""
-    return ode_bound(process_, differentiable_denoiser(network), x0, None, ODE_STEPS, generator, batch=BATCH)
-
-
-# -- command line ------------------------------------------------------------------------------------------------------
 
 
 def evaluate(args: argparse.Namespace) -> dict:
@@ -428,60 +137,6 @@ def evaluate(args: argparse.Namespace) -> dict:
             figures = judge_.figures(samples)
             record |= {"fid_floor": figures.get("fid_rebuilt")} | figures
     return record
-
-
-@dataclass(frozen=True)
-class Judge:
-    """figures: what is said of samples. labels: the classes (N,) that they are to have, None for uniform draws."""
-
-    figures: Callable[[Samples], dict[str, float | None]]
-    labels: Tensor | None = None
-
-
-def classified(config: dict) -> bool:
-    """Whether samples are judged by a classifier, which knows the data set; SqueezeNet judges pictures in folders."""
-    return config["data"].get("of", config["data"]["source"]) not in IN_FOLDERS
-
-
-def judge_name(config: dict, args: argparse.Namespace) -> str:
-    """Whose features the FID is in: the file of SqueezeNet, or the hash of the classifier's weights."""
-    if not classified(config):
-        return WEIGHTS
-    return find_classifier(config, args.classifier, torch.device("cpu")).sha256
-
-
-def judge_of(config: dict, args: argparse.Namespace, device: torch.device) -> Judge:
-    """A classifier, or SqueezeNet for what the samples show (config of codes: see with_vqvae)."""
-    data = config["data"]
-    if classified(config):
-        classifier = find_classifier(config, args.classifier, device)
-        if data["source"] != "codes":
-            reference_ = reference(config, classifier.network, args.split, args.images, args.data_root)
-            return Judge(lambda samples: compare(samples, reference_))
-        pixels, kind = classifier.config["data"], decoded.cells_of(data)
-        if unknown := set(data["labels"]) - set(LABELS[pixels["source"]]):
-            raise EvaluationError(f"{classifier.name} knows no class {unknown.pop()!r}, which {config['name']} has")
-        reference_ = reference(classifier.config, classifier.network, args.split, args.images, args.data_root)
-        rebuilt = Samples(load_cells(config, args.split, args.data_root, args.images), None, 0.0)
-        fid_rebuilt = compare(as_pixels(rebuilt, kind, data, pixels), reference_)["fid"]
-
-        def figures(samples: Samples) -> dict[str, float | None]:
-            found = compare(as_pixels(samples, kind, data, pixels), reference_)
-            return found | {"fid_rebuilt": fid_rebuilt, "fid_ratio": found["fid"] / fid_rebuilt}
-
-        return Judge(figures)
-    kind = decoded.cells_of(data)
-    gallery = decoded.gallery(kind, args.data_root, grid_of(data)[0] * kind.side, args.images, data.get("labels"))
-    return Judge(lambda samples: decoded.compare(kind, samples.cells, gallery), gallery.labels)
-
-
-def as_pixels(samples: Samples, kind: decoded.Cells, data: dict, pixels: dict) -> Samples:
-    """Samples of codes (data) as cells of the data set that the codes are of (pixels), without border."""
-    pictures = torch.cat([kind.show(part)[:, 0] for part in samples.cells.split(BATCH)])
-    greys = (255 * F.pad(pictures, (-data["border"],) * 4)).round()
-    cells = to_cells(greys, pixels["K"], pixels["cells"], torch.Generator().manual_seed(DATA_SEED))
-    names = torch.tensor([LABELS[pixels["source"]].index(name) for name in data["labels"]])
-    return replace(samples, cells=cells, labels=None if samples.labels is None else names[samples.labels])
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

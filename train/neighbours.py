@@ -22,7 +22,8 @@ from dd.metrics import distances
 from dd.render import tile, to_image
 from train.codes import encode_folder
 from train.decoded import Cells, codes, features_of, find_vqvae
-from train.evaluate import find_process, load_denoiser, sample
+from train.judges import sample
+from train.loading import find_process, load_denoiser
 from train.loop import sentences
 
 NEAREST = 3  # rows below the samples

@@ -37,8 +37,9 @@ from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.recipe import sampling_temperature
 from dd.samplers import GRIDS, calls_per_step, default_grid, grids, steps_for
-from train import evaluate
-from train.evaluate import Judge, Samples, load_cells, load_denoiser, sample
+from train import bounds, judges, loading
+from train.judges import Judge, Samples, sample
+from train.loading import load_cells, load_denoiser
 from train.loop import sentences
 
 matplotlib.use("Agg")
@@ -70,7 +71,7 @@ def processes_of(checkpoint: Checkpoint, wanted: list[str] | None) -> list[Proce
     """Those of them that its network answers, whatever it was trained on; all that there are by default."""
     config = checkpoint.config
     names = wanted or EVERY
-    found = [evaluate.find_process(name, config) for name in names if suits(name, config["data"])]
+    found = [loading.find_process(name, config) for name in names if suits(name, config["data"])]
     return [process_ for process_ in found if process_.architecture == config["architecture"]]
 
 
@@ -78,7 +79,7 @@ def load_measurable(source: str | Path, device: torch.device) -> Checkpoint:
     checkpoint = load_denoiser(source, device)
     if checkpoint.config["data"]["source"] != "codes":
         return checkpoint
-    return replace(checkpoint, config=evaluate.with_vqvae(source, checkpoint.config))
+    return replace(checkpoint, config=loading.with_vqvae(source, checkpoint.config))
 
 
 Job = tuple[Record, Callable[[], Record]]  # a setting, and what measures it
@@ -89,10 +90,10 @@ def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[Job]:
     loaded = [load_measurable(source, device) for source in args.checkpoints]
     pairs = [(c, p) for c in loaded for p in processes_of(c, args.processes)]
     if not pairs:
-        raise evaluate.EvaluationError(f"none of the checkpoints answers {', '.join(args.processes)}")
+        raise loading.EvaluationError(f"none of the checkpoints answers {', '.join(args.processes)}")
     known = {method for _, process_ in pairs for method in process_.methods}
     if unknown := set(args.samplers or ()) - known:
-        raise evaluate.EvaluationError(
+        raise loading.EvaluationError(
             f"no sampler {unknown.pop()!r} among those of {', '.join(p.name for _, p in pairs)}; "
             f"choose from {', '.join(sorted(known))}"
         )
@@ -114,15 +115,15 @@ def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[Job]:
 def _bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]]) -> Iterator[Job]:
     for checkpoint, process_ in (pair for pair in pairs if pair[1].name in REGISTRY):
         setting = _setting(args, checkpoint, process_, "bound") | {"images": args.bound_images}
-        yield setting, _bound_job(args, checkpoint, setting, partial(evaluate.continuous_bound, process_))
+        yield setting, _bound_job(args, checkpoint, setting, partial(bounds.continuous_bound, process_))
 
 
 def _samples(
     args: argparse.Namespace, cells: list[tuple[Checkpoint, Process, str, int]], device: torch.device
 ) -> Iterator[Job]:
     configs = {checkpoint.sha256: checkpoint.config for checkpoint, *_ in cells}
-    judge_name = cache(lambda sha256: evaluate.judge_name(configs[sha256], args))
-    judged_by = cache(lambda sha256: evaluate.judge_of(configs[sha256], args, device))
+    judge_name = cache(lambda sha256: judges.judge_name(configs[sha256], args))
+    judged_by = cache(lambda sha256: judges.judge_of(configs[sha256], args, device))
     for checkpoint, process_, sampler, calls in cells:
         temperature, tilt = sampling_temperature(checkpoint.config, process_.name, args.temperature, args.tilt)
         setting = _setting(args, checkpoint, process_, "samples") | _sampling(args, sampler, calls)
@@ -134,8 +135,8 @@ def _samples(
 def _flow_bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]]) -> Iterator[Job]:
     for checkpoint, process_ in (pair for pair in pairs if isinstance(pair[1], Dirichlet)):
         setting = _setting(args, checkpoint, process_, "flow-bound")
-        setting |= {"images": args.flow_images, "steps": evaluate.ODE_STEPS}
-        yield setting, _bound_job(args, checkpoint, setting, partial(evaluate.flow_bound, process_))
+        setting |= {"images": args.flow_images, "steps": bounds.ODE_STEPS}
+        yield setting, _bound_job(args, checkpoint, setting, partial(bounds.flow_bound, process_))
 
 
 def _steps_bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]]) -> Iterator[Job]:
@@ -143,7 +144,7 @@ def _steps_bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Proces
         for steps in sorted({*args.calls, process_.T}):
             setting = _setting(args, checkpoint, process_, "steps-bound")
             setting |= {"images": args.steps_bound_images, "steps": steps}
-            yield setting, _bound_job(args, checkpoint, setting, partial(evaluate.chain_bound, process_, steps=steps))
+            yield setting, _bound_job(args, checkpoint, setting, partial(bounds.chain_bound, process_, steps=steps))
 
 
 def _times(args: argparse.Namespace, cells: list[tuple[Checkpoint, Process, str, int]]) -> Iterator[Job]:
@@ -178,7 +179,7 @@ def _bound_job(
         x0 = load_cells(checkpoint.config, args.split, args.data_root, setting["images"])
         generator = torch.Generator().manual_seed(args.seed)
         made = bound(network=checkpoint.network, x0=x0, generator=generator)
-        return evaluate.likelihood(made, x0[0].numel())
+        return bounds.likelihood(made, x0[0].numel())
 
     return measure
 
@@ -272,7 +273,7 @@ def tables(records: list[Record]) -> str:
 def _bound_table(bounds: list[Record]) -> str:
     lines = [
         "Likelihood bound, without class label: in continuous time, for chains L_vb of all their steps, one drawn at "
-        f"random for every image; flow: of the probability-flow ODE, {evaluate.ODE_STEPS} Heun steps, exact end "
+        f"random for every image; flow: of the probability-flow ODE, {bounds.ODE_STEPS} Heun steps, exact end "
         "densities, Hutchinson divergence.\n",
         "| process | nats per image | bits per dimension | images | split | seed |",
         "|---|---|---|---|---|---|",
@@ -431,7 +432,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=2000, help="samples a cell, and real images to compare with")
     parser.add_argument("--bound-images", type=int, help="images of a bound (default: 10,000 of test, or 5,000)")
     parser.add_argument("--steps-bound-images", type=int, default=100, help="images of the bounds of so many steps")
-    parser.add_argument("--flow-images", type=int, default=evaluate.ODE_IMAGES, help="images of the flow's bound")
+    parser.add_argument("--flow-images", type=int, default=bounds.ODE_IMAGES, help="images of the flow's bound")
     parser.add_argument(
         "--schedule", choices=GRIDS, help="of the steps, where a process has it (default: each sampler's own)"
     )

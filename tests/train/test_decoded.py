@@ -13,7 +13,7 @@ from dd import checkpoints, perceptual
 from dd.data import load
 from dd.metrics import frechet_distance
 from tests.tiny import FACES, write_checkpoint, write_faces, write_vqvae
-from train import decoded, denoiser, evaluate, folders, neighbours, pictures
+from train import decoded, denoiser, evaluate, folders, judges, loading, neighbours, pictures
 from train.pictures import Pictures, find, is_held_out
 
 needs_weights = pytest.mark.skipif(
@@ -37,7 +37,7 @@ def root(tmp_path_factory) -> Path:
 
 def of_codes(root: Path) -> dict:
     """A denoiser's `data` of codes, as the functions here want it."""
-    return evaluate.with_vqvae(root / "faces", checkpoints.read_config(root / "faces"))["data"]
+    return loading.with_vqvae(root / "faces", checkpoints.read_config(root / "faces"))["data"]
 
 
 def run(root: Path, capsys: pytest.CaptureFixture, *more: str) -> dict:
@@ -49,11 +49,11 @@ def run(root: Path, capsys: pytest.CaptureFixture, *more: str) -> dict:
 @needs_weights
 def test_samples_are_judged_by_what_they_decode_to(root: Path, capsys: pytest.CaptureFixture):
     record = run(root, capsys, "--metrics", "fid,time")
-    checkpoint = evaluate.load_denoiser(root / "faces", torch.device("cpu"))
+    checkpoint = loading.load_denoiser(root / "faces", torch.device("cpu"))
     vqvae = checkpoints.load(root / "faces-vqvae").network
-    process_ = evaluate.find_process("dirichlet", checkpoint.config)
+    process_ = loading.find_process("dirichlet", checkpoint.config)
     labels = decoded.gallery(decoded.codes(vqvae), root / "pictures", 32, N, ["neutral", "smiling"]).labels
-    cells = evaluate.sample(checkpoint, process_, "dirichlet", 2, N, 0, labels=labels)
+    cells = judges.sample(checkpoint, process_, "dirichlet", 2, N, 0, labels=labels)
     assert cells.cells.shape == (N, 8, 8)
     pictures = (vqvae.decode(cells.cells).clamp(0, 1) * 255).round() / 255
     real = decoded.features(Pictures(find(root / "pictures"), 1).whole(range(40), 32))
@@ -203,9 +203,9 @@ def test_codes_of_a_data_set_are_judged_by_its_classifier_without_border():
         return picture
 
     data = {"source": "codes", "of": "mnist", "border": 2, "labels": ["7", "0"]}
-    samples = evaluate.Samples(torch.tensor([0, 1]).view(2, 1, 1).expand(2, 8, 8), torch.tensor([0, 1]), 0.0)
+    samples = judges.Samples(torch.tensor([0, 1]).view(2, 1, 1).expand(2, 8, 8), torch.tensor([0, 1]), 0.0)
     pixels = {"source": "mnist", "K": 2, "cells": "threshold"}
-    seen = evaluate.as_pixels(samples, decoded.Cells(show, None, 1, 4), data, pixels)
+    seen = judges.as_pixels(samples, decoded.Cells(show, None, 1, 4), data, pixels)
     assert seen.cells.shape == (2, 28, 28)
     assert seen.cells.flatten(1).float().mean(1).tolist() == [0.0, 1.0]
     assert seen.labels.tolist() == [7, 0]

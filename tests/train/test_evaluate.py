@@ -11,7 +11,7 @@ from torchvision import datasets
 from dd.likelihood import Bound, estimate_bound
 from dd.processes import process
 from tests.tiny import TINY, write_checkpoint
-from train import evaluate
+from train import bounds, evaluate, judges, loading
 
 ISSUE_KEYS = (
     "checkpoint", "process", "sampler", "steps", "images", "seed", "nll_nats", "nll_stderr", "bits_per_dim", "fid",
@@ -25,7 +25,7 @@ TEST_IMAGES = 64
 
 @pytest.fixture
 def folder(tmp_path: Path, mnist_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(evaluate, "ODE_STEPS", 3)
+    monkeypatch.setattr(bounds, "ODE_STEPS", 3)
     (tmp_path / "data").symlink_to(mnist_root)
     write_checkpoint(tmp_path / "toy")
     write_checkpoint(tmp_path / "judge", **CLASSIFIER)
@@ -83,15 +83,15 @@ def test_without_classes_there_is_no_accuracy_and_no_guidance(folder: Path, caps
 
 def test_real_images_in_place_of_samples_are_at_the_floor(folder: Path):
     """The floor is the mean over disjoint draws of training images; accuracy counts labels that are met."""
-    checkpoint = evaluate.load_denoiser(folder / "toy", torch.device("cpu"))
-    classifier = evaluate.find_classifier(checkpoint.config, folder / "judge", torch.device("cpu")).network
-    judge_ = evaluate.reference(checkpoint.config, classifier, "test", 40, folder / "data")
-    draws = evaluate.load_cells(checkpoint.config, "train", folder / "data", 40, 5).split(40)
+    checkpoint = loading.load_denoiser(folder / "toy", torch.device("cpu"))
+    classifier = judges.find_classifier(checkpoint.config, folder / "judge", torch.device("cpu")).network
+    judge_ = judges.reference(checkpoint.config, classifier, "test", 40, folder / "data")
+    draws = loading.load_cells(checkpoint.config, "train", folder / "data", 40, 5).split(40)
     assert len(draws) == 2  # of the 100 training images
     labels = [classifier(draw).argmax(1) for draw in draws]
     labels[0][:10] = (labels[0][:10] + 1) % 10
     figures = [
-        evaluate.compare(evaluate.Samples(*pair, 0.0), judge_) for pair in zip(draws, labels, strict=True)
+        judges.compare(judges.Samples(*pair, 0.0), judge_) for pair in zip(draws, labels, strict=True)
     ]  # fmt: skip
     assert figures[0]["fid"] != figures[1]["fid"]
     assert (figures[0]["fid"] + figures[1]["fid"]) / 2 == pytest.approx(judge_.fid_floor)
@@ -100,18 +100,18 @@ def test_real_images_in_place_of_samples_are_at_the_floor(folder: Path):
 
 
 def test_splits_are_disjoint_and_the_same_at_every_call(folder: Path):
-    config = evaluate.load_denoiser(folder / "toy", torch.device("cpu")).config
-    test = evaluate.load_cells(config, "test", folder / "data", TEST_IMAGES)
-    assert torch.equal(test, evaluate.load_cells(config, "test", folder / "data", TEST_IMAGES))
-    assert not torch.equal(test, evaluate.load_cells(config, "held-out", folder / "data", TEST_IMAGES))
+    config = loading.load_denoiser(folder / "toy", torch.device("cpu")).config
+    test = loading.load_cells(config, "test", folder / "data", TEST_IMAGES)
+    assert torch.equal(test, loading.load_cells(config, "test", folder / "data", TEST_IMAGES))
+    assert not torch.equal(test, loading.load_cells(config, "held-out", folder / "data", TEST_IMAGES))
 
 
 def test_dynamic_binarisation_is_one_stated_draw(folder: Path, capsys: pytest.CaptureFixture):
     """The same binarised images whatever the seed of the noise, and fewer of them are the first of more."""
     config = {"data": TINY["data"] | {"cells": "dynamic"}}
-    first, again = (evaluate.load_cells(config, "test", folder / "data", n) for n in (TEST_IMAGES, 32))
+    first, again = (loading.load_cells(config, "test", folder / "data", n) for n in (TEST_IMAGES, 32))
     assert torch.equal(first[:32], again)
-    assert not torch.equal(first, evaluate.load_cells(TINY, "test", folder / "data", TEST_IMAGES))
+    assert not torch.equal(first, loading.load_cells(TINY, "test", folder / "data", TEST_IMAGES))
     write_checkpoint(folder / "dynamic", **config)
     record = run(folder, capsys, "--metrics", "nll", "--seed", "3", checkpoint="dynamic")
     assert (record["cells"], record["data_seed"], record["seed"]) == ("dynamic", 0, 3)
@@ -125,18 +125,18 @@ def test_a_network_that_knows_the_truth_leaves_no_leak_and_a_broken_bound_does()
     knows = torch.nn.Module()
     knows.classes, knows.forward = 0, lambda l, label=None: torch.zeros_like(l)
     knows.register_parameter("p", torch.nn.Parameter(torch.zeros(1)))
-    bound = estimate_bound(process_, lambda l, label: torch.zeros_like(l), x0, None, 1, generator, evaluate.BATCH)
-    rows = evaluate.by_decade(process_, knows, bound, x0, generator)
-    assert bound.mean == pytest.approx(16 * log(2), abs=4 * evaluate.stderr(bound.total) + 0.05)
+    bound = estimate_bound(process_, lambda l, label: torch.zeros_like(l), x0, None, 1, generator, bounds.BATCH)
+    rows = bounds.by_decade(process_, knows, bound, x0, generator)
+    assert bound.mean == pytest.approx(16 * log(2), abs=4 * bounds.stderr(bound.total) + 0.05)
     assert not any(row["leak"] for row in rows)
     for row in rows:  # with the exact posterior the two are equal, not only ordered
         noise = (row["path_below_stderr"] ** 2 + row["cross_entropy_stderr"] ** 2) ** 0.5
         assert abs(row["path_below_nats"] - row["cross_entropy_left"]) < 4 * noise + 0.05
-    table = evaluate.decades_table(rows).splitlines()
+    table = bounds.decades_table(rows).splitlines()
     assert len(table) == 2 + len(rows)
     assert table[-1].endswith("| no |")
-    early = bound.path + 5.0 * (evaluate.own_time(process_, bound.t) < 1)
-    assert any(row["leak"] for row in evaluate.by_decade(process_, knows, Bound(bound.t, early, 0.0), x0, generator))
+    early = bound.path + 5.0 * (bounds.own_time(process_, bound.t) < 1)
+    assert any(row["leak"] for row in bounds.by_decade(process_, knows, Bound(bound.t, early, 0.0), x0, generator))
 
 
 def test_a_chain_has_its_bound_at_that_many_steps(folder: Path, capsys: pytest.CaptureFixture):
@@ -156,8 +156,8 @@ def test_standard_error_knows_of_the_stratification():
     """Each batch holds the same 100 strata: the mean is sharp although single values vary."""
     generator = torch.Generator().manual_seed(0)
     values = torch.arange(100).double().repeat(20) + torch.randn(2000, generator=generator)
-    assert evaluate.stderr(values) == pytest.approx(1 / 2000**0.5, rel=0.5)
-    assert evaluate.stderr(values[:500]) > 1
+    assert bounds.stderr(values) == pytest.approx(1 / 2000**0.5, rel=0.5)
+    assert bounds.stderr(values[:500]) > 1
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from dd import results
 from dd.processes import process
 from dd.samplers import steps_for
 from tests.tiny import write_checkpoint
-from train import evaluate
+from train import bounds
 from train import results as script
 
 BUDGETS = 2
@@ -18,7 +18,7 @@ BUDGETS = 2
 
 @pytest.fixture
 def folder(tmp_path: Path, mnist_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(evaluate, "ODE_STEPS", 3)
+    monkeypatch.setattr(bounds, "ODE_STEPS", 3)
     (tmp_path / "data").symlink_to(mnist_root)
     write_checkpoint(tmp_path / "toy")
     write_checkpoint(tmp_path / "judge", architecture="classifier", network={"K": 2, "channels": [4, 8]})

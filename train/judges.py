@@ -1,0 +1,192 @@
+"""Samples and who judges them: a classifier of the project, or SqueezeNet for pictures in folders."""
+
+import argparse
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, median_low, stdev
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from tqdm import tqdm
+
+from dd import checkpoints
+from dd.checkpoints import Checkpoint, CheckpointError
+from dd.data import LABELS, grid_of, to_cells
+from dd.device import for_inference
+from dd.metrics import frechet_distance, frechet_parts, judge, precision_recall
+from dd.networks.classifier import Classifier
+from dd.perceptual import WEIGHTS
+from dd.processes import Process
+from dd.recipe import sampling_temperature
+from dd.samplers import Denoiser, generate
+from train import decoded
+from train.bounds import BATCH
+from train.loading import DATA_SEED, IN_FOLDERS, EvaluationError, load_cells
+
+CLASSIFIERS = {"mnist": "digits-classifier", "fashion-mnist": "fashion-classifier"}
+FLOOR_DRAWS = 5  # disjoint sets of N training images, as far as there are so many
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Categories (N, H, W), the labels asked for (N,) or None, and how long an image took: the (lower) median of full
+    batches, of which the first also compiles the network."""
+
+    cells: Tensor
+    labels: Tensor | None
+    seconds_per_image: float
+
+
+def sample(
+    checkpoint: Checkpoint,
+    process_: Process,
+    sampler: str,
+    steps: int,
+    images: int,
+    seed: int,
+    *,
+    schedule: str | None = None,
+    guidance: float = 1.0,
+    temperature: float | None = None,
+    tilt: float | None = None,
+    labels: Tensor | None = None,
+    batch: int = BATCH,
+) -> Samples:
+    """N samples in batches, with the network as the page has it.
+
+    schedule: None for the sampler's own; temperature, tilt: None for the checkpoint's own. labels: (N,), where the
+    network knows classes; drawn uniformly if none are given.
+    """
+    temperature, tilt = sampling_temperature(checkpoint.config, process_.name, temperature, tilt)
+    network = for_inference(deepcopy(checkpoint.network))
+    generator = torch.Generator().manual_seed(seed)
+    classes = checkpoint.config["network"].get("classes", 0)
+    if not classes:
+        labels = None
+    elif labels is None:
+        labels = torch.randint(classes, (images,), generator=generator)
+    cells, seconds = [], []
+    for i in tqdm(range(0, images, batch), desc=f"{process_.name} {sampler} {steps}", leave=False, disable=None):
+        n, start = min(batch, images - i), time.perf_counter()
+        part = None if labels is None else labels[i : i + n]
+        denoise = Denoiser(network, part, guidance, temperature=temperature, tilt=tilt)
+        shape = (n, *grid_of(checkpoint.config["data"]))
+        cells.append(generate(process_, denoise, shape, steps, generator, sampler, schedule))
+        if n == batch or not seconds:
+            seconds.append((time.perf_counter() - start) / n)
+    return Samples(torch.cat(cells), labels, median_low(seconds))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What samples are judged by: the classifier, the features of N real images, and their distance to N others, mean
+    and standard deviation over several others."""
+
+    classifier: Classifier
+    features: Tensor
+    fid_floor: float
+    fid_floor_sd: float | None
+
+
+def find_classifier(config: dict, source: str | Path | None, device: torch.device) -> Checkpoint:
+    """The classifier of `source`, or the shipped one of that data set; of codes, of what they decode to."""
+    known = config["data"].get("of", config["data"]["source"])
+    if source is None:
+        source = Path(__file__).parent.parent / "checkpoints" / CLASSIFIERS.get(known, f"{known}-classifier")
+    try:
+        judge_ = checkpoints.load(source, device)
+    except CheckpointError as error:
+        raise EvaluationError(
+            f"FID needs a classifier ({error}). Train one with python -m train.classifier and give it with --classifier"
+        ) from error
+    if not isinstance(judge_.network, Classifier):
+        raise EvaluationError(f"--classifier {source} is not a classifier; give a folder made by train.classifier")
+    K = judge_.network.K if config["data"]["source"] == "codes" else config["data"]["K"]
+    if (judge_.config["data"]["source"], judge_.network.K) != (known, K):
+        raise EvaluationError(
+            f"the classifier {judge_.name} has seen {judge_.config['data']['source']} at K = {judge_.network.K}, the "
+            f"samples are {known} at K = {K}; give a matching one with --classifier"
+        )
+    return judge_
+
+
+def reference(config: dict, classifier: Classifier, split: str, images: int, root: str | Path) -> Reference:
+    features = judge(classifier, load_cells(config, split, root, images))[0]
+    draws = load_cells(config, "train", root, images, FLOOR_DRAWS).split(images)
+    floors = [frechet_distance(judge(classifier, draw)[0], features) for draw in draws]
+    return Reference(classifier, features, mean(floors), stdev(floors) if len(floors) > 1 else None)
+
+
+def compare(samples: Samples, reference_: Reference) -> dict[str, float | None]:
+    """FID with its floor, precision and recall, and the share of samples that are what was asked for."""
+    features, classes = judge(reference_.classifier, samples.cells)
+    of_mean, of_covariance = frechet_parts(features, reference_.features)
+    precision, recall = precision_recall(reference_.features, features)
+    right = None if samples.labels is None else float((classes == samples.labels).double().mean())
+    return {
+        "fid": of_mean + of_covariance,
+        "fid_mean": of_mean,
+        "fid_floor": reference_.fid_floor,
+        "fid_floor_sd": reference_.fid_floor_sd,
+        "precision": precision,
+        "recall": recall,
+        "accuracy": right,
+    }
+
+
+@dataclass(frozen=True)
+class Judge:
+    """figures: what is said of samples. labels: the classes (N,) that they are to have, None for uniform draws."""
+
+    figures: Callable[[Samples], dict[str, float | None]]
+    labels: Tensor | None = None
+
+
+def classified(config: dict) -> bool:
+    """Whether samples are judged by a classifier, which knows the data set; SqueezeNet judges pictures in folders."""
+    return config["data"].get("of", config["data"]["source"]) not in IN_FOLDERS
+
+
+def judge_name(config: dict, args: argparse.Namespace) -> str:
+    """Whose features the FID is in: the file of SqueezeNet, or the hash of the classifier's weights."""
+    if not classified(config):
+        return WEIGHTS
+    return find_classifier(config, args.classifier, torch.device("cpu")).sha256
+
+
+def judge_of(config: dict, args: argparse.Namespace, device: torch.device) -> Judge:
+    """A classifier, or SqueezeNet for what the samples show (config of codes: see with_vqvae)."""
+    data = config["data"]
+    if classified(config):
+        classifier = find_classifier(config, args.classifier, device)
+        if data["source"] != "codes":
+            reference_ = reference(config, classifier.network, args.split, args.images, args.data_root)
+            return Judge(lambda samples: compare(samples, reference_))
+        pixels, kind = classifier.config["data"], decoded.cells_of(data)
+        if unknown := set(data["labels"]) - set(LABELS[pixels["source"]]):
+            raise EvaluationError(f"{classifier.name} knows no class {unknown.pop()!r}, which {config['name']} has")
+        reference_ = reference(classifier.config, classifier.network, args.split, args.images, args.data_root)
+        rebuilt = Samples(load_cells(config, args.split, args.data_root, args.images), None, 0.0)
+        fid_rebuilt = compare(as_pixels(rebuilt, kind, data, pixels), reference_)["fid"]
+
+        def figures(samples: Samples) -> dict[str, float | None]:
+            found = compare(as_pixels(samples, kind, data, pixels), reference_)
+            return found | {"fid_rebuilt": fid_rebuilt, "fid_ratio": found["fid"] / fid_rebuilt}
+
+        return Judge(figures)
+    kind = decoded.cells_of(data)
+    gallery = decoded.gallery(kind, args.data_root, grid_of(data)[0] * kind.side, args.images, data.get("labels"))
+    return Judge(lambda samples: decoded.compare(kind, samples.cells, gallery), gallery.labels)
+
+
+def as_pixels(samples: Samples, kind: decoded.Cells, data: dict, pixels: dict) -> Samples:
+    """Samples of codes (data) as cells of the data set that the codes are of (pixels), without border."""
+    pictures = torch.cat([kind.show(part)[:, 0] for part in samples.cells.split(BATCH)])
+    greys = (255 * F.pad(pictures, (-data["border"],) * 4)).round()
+    cells = to_cells(greys, pixels["K"], pixels["cells"], torch.Generator().manual_seed(DATA_SEED))
+    names = torch.tensor([LABELS[pixels["source"]].index(name) for name in data["labels"]])
+    return replace(samples, cells=cells, labels=None if samples.labels is None else names[samples.labels])
