@@ -71,7 +71,7 @@ def lanes(names: tuple[Lane, ...], cells: tuple[int, int, int], K: int, denoise:
     runs = []
     for lane in names:
         process_, generator = process(lane.process, K, cells[1] * cells[2]), torch.Generator().manual_seed(0)
-        times = time_grid(process_, steps, lane.grid)
+        times = time_grid(process_, steps, default_grid(lane.method))
         runs.append(reverse(process_, process_.prior(cells, generator), times, lane.method, generator))
     frames = race(runs, denoise)
     next(frames)  # the first call compiles the network for this batch

@@ -75,6 +75,11 @@ def tilt(config: dict[str, Any], T: float) -> float:
     return 0.0 if T == 1.0 != temperature(config) else config.get("tilt", 0.0)
 
 
+def schedule(config: dict[str, Any]) -> str:
+    """The one that was chosen for a checkpoint's samples (dd.samplers.time_grid)."""
+    return config.get("schedule", "cosine")
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     try:
         return json.loads((folder / "config.json").read_text())

@@ -28,17 +28,14 @@ Cells = tuple[tuple[int, ...], ...]  # categories, or other whole numbers, of H 
 class Lane:
     """A process, its sampler, options of its reverse step such as stretch or eta, and how its steps are spread.
 
-    schedule: one of dd.samplers.grids(process), or "default" for the sampler's own.
+    schedule: one of dd.samplers.grids(process), or "default" for the sampler's own with that
+    checkpoint, which `check` puts in its place, so that a saved recipe depends on no default.
     """
 
     process: str = "dirichlet"
     method: str = "dirichlet"
     options: dict[str, float] = field(default_factory=dict)
     schedule: str = "default"
-
-    @property
-    def grid(self) -> str:
-        return default_grid(self.method) if self.schedule == "default" else self.schedule
 
 
 @dataclass(frozen=True)
@@ -173,7 +170,7 @@ def check(recipe: Recipe, config: dict[str, Any]) -> Recipe:
             f"{steps} steps x {images} images x {len(recipe.lanes)} lanes is more than one run may take "
             f"({MAX_WORK:,} in all); lower one of them"
         )
-    lanes = tuple(_check_lane(lane, K, H * W) for lane in recipe.lanes)
+    lanes = tuple(_check_lane(lane, K, H * W, checkpoints.schedule(config)) for lane in recipe.lanes)
     for lane in lanes:
         if not suits(lane.process, data):
             raise RecipeError(NO_ORDER.format(lane.process))
@@ -201,7 +198,7 @@ def grid(rows: object, name: str, K: int, H: int, W: int) -> Cells:
     return tuple(tuple(whole(cell, name, 0, K - 1) for cell in row) for row in rows)
 
 
-def _check_lane(lane: Lane, K: int, cells: int) -> Lane:
+def _check_lane(lane: Lane, K: int, cells: int, usual: str) -> Lane:
     if not isinstance(lane.process, str) or lane.process not in EVERY:
         raise RecipeError(f"there is no process {str(lane.process)[:40]!r}; choose one of {', '.join(EVERY)}")
     process_ = process(lane.process, K, cells)
@@ -223,5 +220,5 @@ def _check_lane(lane: Lane, K: int, cells: int) -> Lane:
     if lane.schedule not in ("default", *grids(process_)):
         known = ", ".join(grids(process_))
         raise RecipeError(f"{lane.process} has no schedule {str(lane.schedule)[:40]!r}; choose default, {known}")
-    schedule = "default" if lane.grid == default_grid(lane.method) else lane.schedule
+    schedule = default_grid(lane.method, usual) if lane.schedule == "default" else lane.schedule
     return Lane(lane.process, lane.method, options, schedule)

@@ -98,7 +98,7 @@ class Run:
         lanes = zip(self.recipe.lanes, self.processes, self.generators, self._steps(), strict=True)
         for lane, process_, generator, steps in lanes:
             start = 1.0 if self.given is None else self.recipe.given.t
-            times = time_grid(process_, steps, lane.grid, start)
+            times = time_grid(process_, steps, lane.schedule, start)
             if self.given is None:
                 x = process_.prior((self.recipe.images, self.H, self.W), generator)
             else:

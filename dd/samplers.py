@@ -94,9 +94,10 @@ def grids(process: Process) -> tuple[str, ...]:
     return EVERYWHERE if process.nichol is None else GRIDS
 
 
-def default_grid(method: str) -> str:
-    """Steps go where information is; the second-order ODE wants its own clock."""
-    return "native" if method == "heun" else "cosine"
+def default_grid(method: str, usual: str = "cosine") -> str:
+    """Steps go where information is, by a schedule that may be chosen for a checkpoint (dd.checkpoints.schedule); the
+    second-order ODE wants its own clock."""
+    return "native" if method == "heun" else usual
 
 
 def calls_per_step(method: str, guidance: float = 1.0) -> int:

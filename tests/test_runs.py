@@ -114,15 +114,22 @@ def test_guidance_counts_both_calls_of_a_query(models):
 
 
 @pytest.mark.parametrize(("method", "own"), [("euler", "cosine"), ("heun", "native")])
-def test_a_schedule_sets_the_times_and_the_sampler_s_own_counts_as_none(models, method, own):
+def test_a_schedule_sets_the_times_and_none_is_the_sampler_s_own(models, method, own):
     made = {}
     for schedule in ("default", *EVERYWHERE):
         run = Run(dataclasses.replace(BASE, lanes=(Lane("dirichlet", method, schedule=schedule),)), models)
         run.exhaust()
-        assert run.recipe.lanes[0].schedule == ("default" if schedule == own else schedule)
+        assert run.recipe.lanes[0].schedule == (own if schedule == "default" else schedule)
         made[schedule] = [views[0].t for views in run.views]
         assert made[schedule] == time_grid(run.processes[0], BASE.steps, own if schedule == "default" else schedule)
     assert len({tuple(times) for times in made.values()}) == len(EVERYWHERE)
+
+
+def test_a_checkpoint_may_have_a_schedule_of_its_own(tmp_path):
+    write_checkpoint(tmp_path / "tiny", schedule="early")
+    lanes = Lane("dirichlet", "ode"), Lane("dirichlet", "heun"), Lane("d3pm-uniform", "ancestral", schedule="cosine")
+    run = Run(dataclasses.replace(BASE, lanes=lanes), Models(tmp_path))
+    assert [lane.schedule for lane in run.recipe.lanes] == ["early", "native", "cosine"]
 
 
 def test_time_dilation_of_one_is_exact_and_of_two_is_not(models):

@@ -118,7 +118,7 @@ def continuous_bound(
 
 
 def chain_bound(chain: D3PM, network: nn.Module, x0: Tensor, steps: int, generator: torch.Generator) -> Bound:
-    """L_vb of sampling the chain in that many steps, without class label: on the sampler's grid, or all T of them."""
+    """L_vb of sampling the chain in that many steps, without class label: on the cosine grid, or all T of them."""
     grid = "native" if steps == chain.T else default_grid(chain.methods[0])
     return exact_vlb(chain, network_denoiser(network), x0, None, steps, generator, grid, BATCH)
 

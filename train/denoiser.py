@@ -33,7 +33,7 @@ from train.optimiser import MuonAdamW
 from train.pictures import files_of, greys
 from train.state import Ema, cosine_rate, step_generator, worker_count
 
-PUBLIC = ("name", "architecture", "network", "data", "mixture", "temperature", "tilt")
+PUBLIC = ("name", "architecture", "network", "data", "mixture", "temperature", "tilt", "schedule")
 
 
 def batch_at(data: Labelled, config: dict, step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
@@ -275,7 +275,7 @@ def renamed_state(state: dict[str, Tensor], theirs: UNet, ours: UNet) -> dict[st
 
 
 def public_config(config: dict) -> dict:
-    """What a user of the weights needs: architecture, data, mixture, temperature and tilt where they were chosen."""
+    """What a user of the weights needs: architecture, data, mixture, and what was chosen for its samples."""
     return {k: config[k] for k in PUBLIC if k in config}
 
 

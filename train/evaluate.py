@@ -36,6 +36,7 @@ import sys
 
 import torch
 
+from dd import checkpoints
 from dd.device import best_device, device
 from dd.processes import REGISTRY
 from dd.processes.d3pm import D3PM
@@ -101,7 +102,7 @@ def evaluate(args: argparse.Namespace) -> dict:
     record = dict.fromkeys(KEYS) | {
         "checkpoint": checkpoint.name, "sha256": checkpoint.sha256, "process": args.process, "sampler": sampler,
         "steps": args.steps, "calls": args.steps * calls_per_step(sampler, args.guidance),
-        "schedule": args.schedule or default_grid(sampler),
+        "schedule": args.schedule or default_grid(sampler, checkpoints.schedule(config)),
         "guidance": args.guidance, "temperature": temperature, "tilt": tilt, "images": args.images, "seed": args.seed,
         "split": args.split, "device": str(device),
         "cells": config["data"]["cells"], "data_seed": DATA_SEED,
@@ -145,7 +146,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--process", default="dirichlet", help="noise process")
     parser.add_argument("--sampler", help="method of the reverse step (default: the process' first)")
     parser.add_argument("--steps", type=int, default=100, help="reverse steps")
-    parser.add_argument("--schedule", help="where the steps of a sample go (default: as the sampler has it)")
+    parser.add_argument("--schedule", help="where the steps of a sample go (default: as the checkpoint says)")
     parser.add_argument("--images", type=int, default=2000, help="samples, and real images, to measure by")
     parser.add_argument("--metrics", default="nll,fid,time", help=f"any of {','.join(METRICS)}")
     parser.add_argument("--guidance", type=float, default=1.0, help="1 is the plain class-conditional model")

@@ -22,7 +22,7 @@ from dd.networks.classifier import Classifier
 from dd.perceptual import WEIGHTS
 from dd.processes import Process
 from dd.recipe import sampling_temperature
-from dd.samplers import Denoiser, generate
+from dd.samplers import Denoiser, default_grid, generate
 from train import decoded
 from train.bounds import BATCH
 from train.loading import DATA_SEED, IN_FOLDERS, EvaluationError, load_cells
@@ -58,10 +58,11 @@ def sample(
 ) -> Samples:
     """N samples in batches, with the network as the page has it.
 
-    schedule: None for the sampler's own; temperature, tilt: None for the checkpoint's own. labels: (N,), where the
+    schedule, temperature, tilt: None for the checkpoint's own. labels: (N,), where the
     network knows classes; drawn uniformly if none are given.
     """
     temperature, tilt = sampling_temperature(checkpoint.config, process_.name, temperature, tilt)
+    schedule = schedule or default_grid(sampler, checkpoints.schedule(checkpoint.config))
     network = for_inference(deepcopy(checkpoint.network))
     generator = torch.Generator().manual_seed(seed)
     classes = checkpoint.config["network"].get("classes", 0)

@@ -26,7 +26,7 @@ from typing import Any
 import matplotlib
 import torch
 
-from dd import results
+from dd import checkpoints, results
 from dd.checkpoints import Checkpoint, write_text
 from dd.device import best_device, device
 from dd.likelihood import Bound
@@ -126,7 +126,7 @@ def _samples(
     judged_by = cache(lambda sha256: judges.judge_of(configs[sha256], args, device))
     for checkpoint, process_, sampler, calls in cells:
         temperature, tilt = sampling_temperature(checkpoint.config, process_.name, args.temperature, args.tilt)
-        setting = _setting(args, checkpoint, process_, "samples") | _sampling(args, sampler, calls)
+        setting = _setting(args, checkpoint, process_, "samples") | _sampling(args, checkpoint.config, sampler, calls)
         setting |= {"temperature": temperature, "tilt": tilt, "images": args.images}
         setting["judge"] = judge_name(checkpoint.sha256)
         yield setting, _samples_job(checkpoint, process_, setting, judged_by)
@@ -149,7 +149,7 @@ def _steps_bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Proces
 
 def _times(args: argparse.Namespace, cells: list[tuple[Checkpoint, Process, str, int]]) -> Iterator[Job]:
     for checkpoint, process_, sampler, calls in cells:
-        setting = _setting(args, checkpoint, process_, "time") | _sampling(args, sampler, calls)
+        setting = _setting(args, checkpoint, process_, "time") | _sampling(args, checkpoint.config, sampler, calls)
         setting |= {"images": 2 * TIMED, "split": None}
         yield setting, _time_job(checkpoint, process_, setting)
 
@@ -161,11 +161,11 @@ def _setting(args: argparse.Namespace, checkpoint: Checkpoint, process_: Process
     }  # fmt: skip
 
 
-def _sampling(args: argparse.Namespace, sampler: str, calls: int) -> Record:
+def _sampling(args: argparse.Namespace, config: dict[str, Any], sampler: str, calls: int) -> Record:
     steps = steps_for(calls, sampler, args.guidance)
     return {
-        "sampler": sampler, "steps": steps, "schedule": args.schedule or default_grid(sampler),
-        "guidance": args.guidance,
+        "sampler": sampler, "steps": steps, "guidance": args.guidance,
+        "schedule": args.schedule or default_grid(sampler, checkpoints.schedule(config)),
         "calls": steps * calls_per_step(sampler, args.guidance), "budget": calls,
     }  # fmt: skip
 
@@ -253,9 +253,9 @@ def tables(records: list[Record]) -> str:
     for name in dict.fromkeys(r["checkpoint"] for r in records):
         mine = of_checkpoint(records, name)
         out.append(f"### {name}\n\nWeights `{mine[0]['sha256'][:12]}`.\n")
-        bounds = [r for r in mine if r["kind"] in ("bound", "flow-bound")]
-        if bounds:
-            out.append(_bound_table(bounds))
+        totals = [r for r in mine if r["kind"] in ("bound", "flow-bound")]
+        if totals:
+            out.append(_bound_table(totals))
         steps_bounds = [r for r in mine if r["kind"] == "steps-bound"]
         if steps_bounds:
             out.append(_steps_bound_table(steps_bounds))
@@ -270,7 +270,7 @@ def tables(records: list[Record]) -> str:
     return "\n".join(out)
 
 
-def _bound_table(bounds: list[Record]) -> str:
+def _bound_table(records: list[Record]) -> str:
     lines = [
         "Likelihood bound, without class label: in continuous time, for chains L_vb of all their steps, one drawn at "
         f"random for every image; flow: of the probability-flow ODE, {bounds.ODE_STEPS} Heun steps, exact end "
@@ -278,18 +278,18 @@ def _bound_table(bounds: list[Record]) -> str:
         "| process | nats per image | bits per dimension | images | split | seed |",
         "|---|---|---|---|---|---|",
     ]
-    for r in bounds:
+    for r in records:
         name = r["process"] + (", flow" if r["kind"] == "flow-bound" else "")
         figure = f"{r['nll_nats']:.2f} ± {r['nll_stderr']:.2f}"
         lines.append(f"| {name} | {figure} | {r['bits_per_dim']:.4f} | {r['images']:,} | {r['split']} | {r['seed']} |")
     return "\n".join(lines) + "\n"
 
 
-def _steps_bound_table(bounds: list[Record]) -> str:
+def _steps_bound_table(records: list[Record]) -> str:
     """One for every number of images: more of them are others."""
     out = []
-    for images, split in dict.fromkeys((r["images"], r["split"]) for r in bounds):
-        mine = [r for r in bounds if (r["images"], r["split"]) == (images, split)]
+    for images, split in dict.fromkeys((r["images"], r["split"]) for r in records):
+        mine = [r for r in records if (r["images"], r["split"]) == (images, split)]
         head = "L_vb of the chains when sampling in that many steps, every term, nats per image"
         table = _by(mine, "steps", ("process",), lambda r: f"{r['nll_nats']:.2f} ± {r['nll_stderr']:.2f}")
         out.append(f"{head} ({images:,} images of the {split} split):\n\n{table}")
@@ -434,7 +434,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps-bound-images", type=int, default=100, help="images of the bounds of so many steps")
     parser.add_argument("--flow-images", type=int, default=bounds.ODE_IMAGES, help="images of the flow's bound")
     parser.add_argument(
-        "--schedule", choices=GRIDS, help="of the steps, where a process has it (default: each sampler's own)"
+        "--schedule", choices=GRIDS, help="of the steps, where a process has it (default: as each checkpoint says)"
     )
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--temperature", type=float, help="of the samples (default: as each checkpoint says)")

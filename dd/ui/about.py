@@ -48,12 +48,9 @@ def results(models: Models) -> str:
                 continue
             own = sampling_temperature(config, process_name)
             bound = find_bound(records, sha256, process_name) or {}
-            cell = (
-                find_samples(
-                    records, sha256, process_name, made.methods[0], 100, default_grid(made.methods[0]), 1.0, *own
-                )
-                or {}
-            )
+            sampler = made.methods[0]
+            schedule = default_grid(sampler, checkpoints.schedule(config))
+            cell = find_samples(records, sha256, process_name, sampler, 100, schedule, 1.0, *own) or {}
             if bound or cell:
                 rows.append([name, PROCESS_NAMES.get(process_name, process_name), *(_shown(bound, cell))])
         if len(rows) == so_far:

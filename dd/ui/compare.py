@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import gradio as gr
 
+from dd import checkpoints
 from dd.models import Models
 from dd.recipe import MAX_LANES, Lane, Recipe, RecipeError, temperature_of
 from dd.results import find_bound, find_samples, read
 from dd.runs import Run
-from dd.samplers import EVERYWHERE, steps_for
+from dd.samplers import EVERYWHERE, default_grid, steps_for
 from dd.ui import explorer, transport
 from dd.ui.controls import (
     SCHEDULE_NAMES,
@@ -95,7 +96,8 @@ def build(models: Models, engine: Engine) -> None:
     def fill(run: Run) -> list:
         loaded = run.recipe
         pairs = [f"{lane.process}/{lane.method}" for lane in loaded.lanes]
-        schedules = [lane.schedule for lane in loaded.lanes if lane.schedule != "default"]
+        usual = checkpoints.schedule(run.config)
+        schedules = [lane.schedule for lane in loaded.lanes if lane.schedule != default_grid(lane.method, usual)]
         return [
             loaded.checkpoint, gr.Dropdown(lane_choices(models, loaded.checkpoint), value=pairs), loaded.steps,
             loaded.images, gr.Dropdown(class_choices(models, loaded.checkpoint), value=str(loaded.label)),
@@ -145,7 +147,7 @@ def _row(run: Run, i: int, records: list[dict]) -> list[str]:
     made, lane, sha256 = run.recipe, run.recipe.lanes[i], run.networks[i].sha256
     steps = steps_for(made.steps, lane.method)
     temperature, tilt = temperature_of(made.temperature, made.tilt, lane.process)
-    setting = lane.process, lane.method, steps, lane.grid, made.guidance, temperature, tilt
+    setting = lane.process, lane.method, steps, lane.schedule, made.guidance, temperature, tilt
     stored = find_samples(records, sha256, *setting) or {}
     all_classes = made.label == "each" or not run.config["network"]["classes"]
     stored = stored if all_classes and not lane.options else {}

@@ -2,6 +2,7 @@
 
 import gradio as gr
 
+from dd import checkpoints
 from dd.models import Models
 from dd.processes import EVERY, OWN_NETWORK
 from dd.processes import process as named_process
@@ -44,6 +45,10 @@ STEPS_LEAST = 4
 
 def build(models: Models, engine: Engine) -> gr.State:
     """The tab; its visitor's session is returned, so that other tabs can take over what was generated."""
+
+    def own_schedule(model: str, sampler: str) -> str:
+        return default_grid(sampler, checkpoints.schedule(models.config(model)))
+
     gr.Markdown(INTRO)
     session = transport.session_state()
     with gr.Row(equal_height=False):
@@ -60,8 +65,8 @@ def build(models: Models, engine: Engine) -> gr.State:
             seed = seed_with_dice("generate")
             with gr.Accordion("Options of process and sampler", open=False):
                 schedule = gr.Dropdown(
-                    schedule_choices("dirichlet"), value=default_grid("dirichlet"), label="Schedule",
-                    info="Where the steps go: cosine is denser at both ends of t, the share of information destroyed.",
+                    schedule_choices("dirichlet"), value=own_schedule(model.value, "dirichlet"), label="Schedule",
+                    info="Where the steps go in t, the share of information destroyed.",
                 )  # fmt: skip
                 options = _option_sliders()
         with gr.Column(scale=3, min_width=320, elem_classes="dd-stage"):
@@ -91,19 +96,19 @@ def build(models: Models, engine: Engine) -> gr.State:
         tempered = gr.Slider(visible=process not in OWN_NETWORK)
         return [note_, tempered, *(gr.Slider(visible=name in known) for name in options)]
 
-    def begin(process: str, sampler: str) -> gr.Dropdown:
-        """The schedules of a process and sampler just chosen."""
-        return gr.Dropdown(schedule_choices(process), value=default_grid(sampler))
+    def begin(model: str, process: str, sampler: str) -> gr.Dropdown:
+        """The schedules of a model, process and sampler just chosen."""
+        return gr.Dropdown(schedule_choices(process), value=own_schedule(model, sampler))
 
     def on_process(model: str, process: str) -> list:
         first = method_choices(process)[0][1]
-        return [first_method(process), begin(process, first), *visible(model, process, first)]
+        return [first_method(process), begin(model, process, first), *visible(model, process, first)]
 
     def on_model(model: str) -> list:
         return on_sampler(model, "dirichlet", "dirichlet")  # with which every model begins
 
     def on_sampler(model: str, process: str, sampler: str) -> list:
-        return [begin(process, sampler), *visible(model, process, sampler)]
+        return [begin(model, process, sampler), *visible(model, process, sampler)]
 
     chosen, applies = [model, process, sampler], [note, temperature, *options.values()]
     model.input(on_model, model, [schedule, *applies], queue=False, **QUIET)
@@ -116,7 +121,7 @@ def build(models: Models, engine: Engine) -> gr.State:
             loaded.checkpoint, gr.Dropdown(process_choices(models, loaded.checkpoint), value=lane.process),
             gr.Dropdown(method_choices(lane.process), value=lane.method), loaded.steps, loaded.images,
             gr.Dropdown(class_choices(models, loaded.checkpoint), value=str(loaded.label)), loaded.guidance,
-            loaded.temperature, loaded.seed, gr.Dropdown(schedule_choices(lane.process), value=lane.grid),
+            loaded.temperature, loaded.seed, gr.Dropdown(schedule_choices(lane.process), value=lane.schedule),
         ]  # fmt: skip
         known = run.processes[0].options
         chosen = {name: lane.options.get(name, option.default) for name, option in known.items()}

@@ -21,6 +21,7 @@ CELL = {
     "images": 9,
     "guidance": 1.0,
     "temperature": 1.0,
+    "tilt": 0.0,
     "fid": 1.25,
     "fid_floor": 0.5,
 }
@@ -32,7 +33,10 @@ def models(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A model of which the bound and two settings are measured: one call a step, four steps; two calls, two steps."""
     models = Models(tiny_root)
     of = {"sha256": models.get("tiny").sha256, "process": "dirichlet"}
-    cells = [CELL | {"sampler": "dirichlet", "steps": 4}, CELL | {"sampler": "heun", "steps": 2, "fid": 2.5}]
+    cells = [
+        CELL | {"sampler": "dirichlet", "steps": 4, "schedule": "cosine"},
+        CELL | {"sampler": "heun", "steps": 2, "schedule": "native", "fid": 2.5},
+    ]
     file = tmp_path / "results.jsonl"
     file.write_text("\n".join(json.dumps(record | of) for record in [BOUND, FLOW, *cells]))
     records = results.read(file)
