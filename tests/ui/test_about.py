@@ -18,6 +18,7 @@ def test_results_are_those_of_these_very_weights(tmp_path, monkeypatch):
     cell = {"process": "dirichlet", "split": "test", "images": 9, "sha256": sha256}
     bound = cell | {"kind": "bound", "nll_nats": 61.5, "nll_stderr": 0.25}
     samples = cell | {"kind": "samples", "sampler": "dirichlet", "steps": 100, "guidance": 1.0, "temperature": 1.0}
+    samples |= {"schedule": "cosine", "tilt": 0.0}
     samples |= {"fid": 1.25, "fid_floor": 0.75, "accuracy": 0.955}
     other = bound | {"sha256": "0" * 64, "process": "d3pm-absorbing"}
     monkeypatch.setattr(about, "read", lambda: [bound, samples, other])
