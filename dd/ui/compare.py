@@ -32,7 +32,7 @@ INTRO = (
     "Up to four processes generate side by side from the same seed, with the same network and the same number of "
     "network calls: what differs is the noise and how it is run backwards. At every step the lanes share one call of "
     "the network; the DDPM on pixels, where there is one, has its own. Afterwards a table shows what was measured "
-    "before for exactly these settings."
+    "before for exactly these settings. What belongs to one process alone (eta, time dilation) is on Generate."
 )
 DEFAULT = ["dirichlet/dirichlet", "d3pm-absorbing/ancestral", "d3pm-uniform/ancestral", "gaussian/ddpm"]
 HEADERS = ["Lane", "Calls", "Seconds", "Bound, nats per image", "FID (floor; samples)", "Class accuracy"]
