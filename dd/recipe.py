@@ -147,6 +147,11 @@ def sampling_temperature(
     return temperature_of(*chosen_temperature(config, temperature, tilt), process_name)
 
 
+def sampling_schedule(config: dict[str, Any], sampler: str, schedule: str | None = None) -> str:
+    """Where the steps of a sampler go: as asked for, or as its own schedule with that checkpoint has it."""
+    return schedule or default_grid(sampler, checkpoints.schedule(config))
+
+
 def check(recipe: Recipe, config: dict[str, Any]) -> Recipe:
     """The recipe with every field validated and converted for a model of this configuration; raises RecipeError."""
     classes, data = config["network"]["classes"], config["data"]
@@ -170,7 +175,7 @@ def check(recipe: Recipe, config: dict[str, Any]) -> Recipe:
             f"{steps} steps x {images} images x {len(recipe.lanes)} lanes is more than one run may take "
             f"({MAX_WORK:,} in all); lower one of them"
         )
-    lanes = tuple(_check_lane(lane, K, H * W, checkpoints.schedule(config)) for lane in recipe.lanes)
+    lanes = tuple(_check_lane(lane, K, H * W, config) for lane in recipe.lanes)
     for lane in lanes:
         if not suits(lane.process, data):
             raise RecipeError(NO_ORDER.format(lane.process))
@@ -198,7 +203,7 @@ def grid(rows: object, name: str, K: int, H: int, W: int) -> Cells:
     return tuple(tuple(whole(cell, name, 0, K - 1) for cell in row) for row in rows)
 
 
-def _check_lane(lane: Lane, K: int, cells: int, usual: str) -> Lane:
+def _check_lane(lane: Lane, K: int, cells: int, config: dict[str, Any]) -> Lane:
     if not isinstance(lane.process, str) or lane.process not in EVERY:
         raise RecipeError(f"there is no process {str(lane.process)[:40]!r}; choose one of {', '.join(EVERY)}")
     process_ = process(lane.process, K, cells)
@@ -220,5 +225,5 @@ def _check_lane(lane: Lane, K: int, cells: int, usual: str) -> Lane:
     if lane.schedule not in ("default", *grids(process_)):
         known = ", ".join(grids(process_))
         raise RecipeError(f"{lane.process} has no schedule {str(lane.schedule)[:40]!r}; choose default, {known}")
-    schedule = default_grid(lane.method, usual) if lane.schedule == "default" else lane.schedule
+    schedule = sampling_schedule(config, lane.method, None if lane.schedule == "default" else lane.schedule)
     return Lane(lane.process, lane.method, options, schedule)

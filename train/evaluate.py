@@ -36,14 +36,13 @@ import sys
 
 import torch
 
-from dd import checkpoints
 from dd.device import best_device, device
 from dd.processes import REGISTRY
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
-from dd.recipe import sampling_temperature
+from dd.recipe import sampling_schedule, sampling_temperature
 from dd.results import FLOWS
-from dd.samplers import calls_per_step, default_grid, grids
+from dd.samplers import calls_per_step, grids
 from train import evaluate_vqvae
 from train.bounds import (
     ODE_IMAGES,
@@ -102,7 +101,7 @@ def evaluate(args: argparse.Namespace) -> dict:
     record = dict.fromkeys(KEYS) | {
         "checkpoint": checkpoint.name, "sha256": checkpoint.sha256, "process": args.process, "sampler": sampler,
         "steps": args.steps, "calls": args.steps * calls_per_step(sampler, args.guidance),
-        "schedule": args.schedule or default_grid(sampler, checkpoints.schedule(config)),
+        "schedule": sampling_schedule(config, sampler, args.schedule),
         "guidance": args.guidance, "temperature": temperature, "tilt": tilt, "images": args.images, "seed": args.seed,
         "split": args.split, "device": str(device),
         "cells": config["data"]["cells"], "data_seed": DATA_SEED,
@@ -135,8 +134,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         if "time" in args.metrics:
             record["seconds_per_image"] = samples.seconds_per_image
         if "fid" in args.metrics:
-            figures = judge_.figures(samples)
-            record |= {"fid_floor": figures.get("fid_rebuilt")} | figures
+            record |= judge_.figures(samples)
     return record
 
 

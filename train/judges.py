@@ -21,8 +21,8 @@ from dd.metrics import frechet_distance, frechet_parts, judge, precision_recall
 from dd.networks.classifier import Classifier
 from dd.perceptual import WEIGHTS
 from dd.processes import Process
-from dd.recipe import sampling_temperature
-from dd.samplers import Denoiser, default_grid, generate
+from dd.recipe import sampling_schedule, sampling_temperature
+from dd.samplers import Denoiser, generate
 from train import decoded
 from train.bounds import BATCH
 from train.loading import DATA_SEED, IN_FOLDERS, EvaluationError, load_cells
@@ -62,7 +62,7 @@ def sample(
     network knows classes; drawn uniformly if none are given.
     """
     temperature, tilt = sampling_temperature(checkpoint.config, process_.name, temperature, tilt)
-    schedule = schedule or default_grid(sampler, checkpoints.schedule(checkpoint.config))
+    schedule = sampling_schedule(checkpoint.config, sampler, schedule)
     network = for_inference(deepcopy(checkpoint.network))
     generator = torch.Generator().manual_seed(seed)
     classes = checkpoint.config["network"].get("classes", 0)

@@ -26,7 +26,7 @@ from typing import Any
 import matplotlib
 import torch
 
-from dd import checkpoints, results
+from dd import results
 from dd.checkpoints import Checkpoint, write_text
 from dd.device import best_device, device
 from dd.likelihood import Bound
@@ -35,8 +35,8 @@ from dd.perceptual import WEIGHTS
 from dd.processes import EVERY, REGISTRY, Process, suits
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
-from dd.recipe import sampling_temperature
-from dd.samplers import GRIDS, calls_per_step, default_grid, grids, steps_for
+from dd.recipe import sampling_schedule, sampling_temperature
+from dd.samplers import GRIDS, calls_per_step, grids, steps_for
 from train import bounds, judges, loading
 from train.judges import Judge, Samples, sample
 from train.loading import load_cells, load_denoiser
@@ -165,7 +165,7 @@ def _sampling(args: argparse.Namespace, config: dict[str, Any], sampler: str, ca
     steps = steps_for(calls, sampler, args.guidance)
     return {
         "sampler": sampler, "steps": steps, "guidance": args.guidance,
-        "schedule": args.schedule or default_grid(sampler, checkpoints.schedule(config)),
+        "schedule": sampling_schedule(config, sampler, args.schedule),
         "calls": steps * calls_per_step(sampler, args.guidance), "budget": calls,
     }  # fmt: skip
 
@@ -189,8 +189,7 @@ def _samples_job(
 ) -> Callable[[], Record]:
     def measure() -> Record:
         judge_ = judged_by(checkpoint.sha256)
-        figures = judge_.figures(_sample(checkpoint, process_, setting, labels=judge_.labels))
-        return {"fid_floor": figures.get("fid_rebuilt"), "accuracy": None} | figures
+        return judge_.figures(_sample(checkpoint, process_, setting, labels=judge_.labels))
 
     return measure
 

@@ -8,9 +8,8 @@ from dd import checkpoints
 from dd.checkpoints import ARCHITECTURES
 from dd.models import Models
 from dd.processes import EVERY, process, suits
-from dd.recipe import sampling_temperature
+from dd.recipe import sampling_schedule, sampling_temperature
 from dd.results import find_bound, find_samples, read
-from dd.samplers import default_grid
 from dd.ui.controls import PROCESS_NAMES
 
 TEXT = (Path(__file__).parent / "static" / "about.md").read_text()
@@ -49,7 +48,7 @@ def results(models: Models) -> str:
             own = sampling_temperature(config, process_name)
             bound = find_bound(records, sha256, process_name) or {}
             sampler = made.methods[0]
-            schedule = default_grid(sampler, checkpoints.schedule(config))
+            schedule = sampling_schedule(config, sampler)
             cell = find_samples(records, sha256, process_name, sampler, 100, schedule, 1.0, *own) or {}
             if bound or cell:
                 rows.append([name, PROCESS_NAMES.get(process_name, process_name), *(_shown(bound, cell))])

@@ -4,12 +4,11 @@ from dataclasses import replace
 
 import gradio as gr
 
-from dd import checkpoints
 from dd.models import Models
-from dd.recipe import MAX_LANES, Lane, Recipe, RecipeError, temperature_of
+from dd.recipe import MAX_LANES, Lane, Recipe, RecipeError, sampling_schedule, temperature_of
 from dd.results import find_bound, find_samples, read
 from dd.runs import Run
-from dd.samplers import EVERYWHERE, default_grid, steps_for
+from dd.samplers import EVERYWHERE, steps_for
 from dd.ui import explorer, transport
 from dd.ui.controls import (
     SCHEDULE_NAMES,
@@ -96,8 +95,8 @@ def build(models: Models, engine: Engine) -> None:
     def fill(run: Run) -> list:
         loaded = run.recipe
         pairs = [f"{lane.process}/{lane.method}" for lane in loaded.lanes]
-        usual = checkpoints.schedule(run.config)
-        schedules = [lane.schedule for lane in loaded.lanes if lane.schedule != default_grid(lane.method, usual)]
+        own = [sampling_schedule(run.config, lane.method) for lane in loaded.lanes]
+        schedules = [lane.schedule for lane, usual in zip(loaded.lanes, own, strict=True) if lane.schedule != usual]
         return [
             loaded.checkpoint, gr.Dropdown(lane_choices(models, loaded.checkpoint), value=pairs), loaded.steps,
             loaded.images, gr.Dropdown(class_choices(models, loaded.checkpoint), value=str(loaded.label)),

@@ -2,13 +2,11 @@
 
 import gradio as gr
 
-from dd import checkpoints
 from dd.models import Models
 from dd.processes import EVERY, OWN_NETWORK
 from dd.processes import process as named_process
-from dd.recipe import MAX_IMAGES, MAX_STEPS, Lane, Recipe
+from dd.recipe import MAX_IMAGES, MAX_STEPS, Lane, Recipe, sampling_schedule
 from dd.runs import Run
-from dd.samplers import default_grid
 from dd.ui import explorer, transport
 from dd.ui.controls import (
     OPTION_NAMES,
@@ -47,7 +45,7 @@ def build(models: Models, engine: Engine) -> gr.State:
     """The tab; its visitor's session is returned, so that other tabs can take over what was generated."""
 
     def own_schedule(model: str, sampler: str) -> str:
-        return default_grid(sampler, checkpoints.schedule(models.config(model)))
+        return sampling_schedule(models.config(model), sampler)
 
     gr.Markdown(INTRO)
     session = transport.session_state()
