@@ -87,11 +87,18 @@ class Recipe:
             raw.pop("measured", None)
             raw.setdefault("tilt", 0.0)  # of before there was one
             lanes = tuple(Lane(**lane) for lane in raw.pop("lanes"))
+            if raw.get("sha256"):  # a saved run names its schedules, but for those of before there was a choice
+                lanes = tuple(_named_schedule(lane) for lane in lanes)
             given = raw.pop("given", None)
             return Recipe(lanes=lanes, given=None if given is None else Given(**given), **raw)
         except (json.JSONDecodeError, TypeError, KeyError, AttributeError, RecursionError) as error:
             why = f"it has no {error}" if isinstance(error, KeyError) else error
             raise RecipeError(f"this is not a recipe saved here ({why}); choose the .json file of a run") from error
+
+
+def _named_schedule(lane: Lane) -> Lane:
+    """ "default" was that of every checkpoint when runs were saved with it."""
+    return dataclasses.replace(lane, schedule=default_grid(lane.method)) if lane.schedule == "default" else lane
 
 
 def whole(value: object, name: str, low: int, high: int) -> int:

@@ -185,8 +185,8 @@ class Run:
     def _picture(self, process_: Process, x: Tensor, t: float) -> np.ndarray:
         """States x at time t, masked cells marked."""
         state = self.look.of_state(process_, x, t)
-        if process_.name == "d3pm-absorbing":
-            state = masked(state, x == self.K, self.look.factor)
+        if process_.mask is not None:
+            state = masked(state, x == process_.mask, self.look.factor)
         return state
 
     def exhaust(self) -> list[Tensor]:

@@ -110,6 +110,18 @@ def test_a_recipe_from_before_there_was_a_temperature_has_one_of_1(models):
     assert (read.temperature, read.tilt) == (1.0, 0.0)
 
 
+def test_a_run_saved_before_checkpoints_had_schedules_keeps_the_one_it_had(tmp_path):
+    write_checkpoint(tmp_path / "tiny", schedule="early")
+    models = Models(tmp_path)
+    saved = json.loads(Run(dataclasses.replace(BASE, lanes=(Lane(), Lane(method="heun"))), models).recipe.to_json())
+    assert [lane["schedule"] for lane in saved["lanes"]] == ["early", "native"]
+    for lane in saved["lanes"]:
+        lane["schedule"] = "default"
+    assert [lane.schedule for lane in Recipe.from_json(json.dumps(saved)).lanes] == ["cosine", "native"]
+    del saved["sha256"]
+    assert [lane.schedule for lane in Recipe.from_json(json.dumps(saved)).lanes] == ["default", "default"]
+
+
 @pytest.mark.parametrize(
     "text", ["", "{}", "[]", "null", '{"lanes": 3}', '{"lanes": [{"speed": 1}]}', "\x00\x01", "[" * 9000]
 )

@@ -39,9 +39,14 @@ def process(name: str, K: int, cells: int) -> Process:
     return _built(name, K, cells)
 
 
+def traits(name: str) -> Process:
+    """A process for what is the same whatever K and the number of cells are: methods, options, architecture."""
+    return process(name, 2, 784)
+
+
 @lru_cache(maxsize=32)
 def _built(name: str, K: int, cells: int) -> Process:
     return EVERY[name](K, cells)
 
 
-__all__ = ["EVERY", "NO_ORDER", "OWN_NETWORK", "REGISTRY", "Process", "process", "suits"]
+__all__ = ["EVERY", "NO_ORDER", "OWN_NETWORK", "REGISTRY", "Process", "process", "suits", "traits"]

@@ -44,6 +44,7 @@ class Process(Protocol):
     methods: tuple[str, ...]
     flow: str | None  # the method without noise, which "heun" corrects
     options: dict[str, Option]
+    mask: int | None  # the state of a cell that stands for none of the categories
     continuous: bool  # whether the reconstruction at t = 0 is a term of its own, or one of the chain's steps
     losses: tuple[str, ...]  # the kinds that dd.likelihood.training_loss offers for it
 
@@ -93,6 +94,7 @@ class Categorical:
     architecture = "evidence-unet"
     nichol: Clock | None = None
     flow: str | None = None
+    mask: int | None = None
 
     def logits(self, f: Tensor, evidence: Tensor) -> Tensor:
         """log p(x_0 = e_i | x_t, context) = f + l up to a constant: Bayes' rule with the context as prior."""

@@ -43,6 +43,7 @@ class D3PM(Categorical):
         else:
             raise ValueError(f"unknown transition {transition!r}; choose uniform, absorbing or gaussian")
         self.S = self.chain.S
+        self.mask = K if self.S > K else None
         n = np.arange(T + 1)
         if schedule == "information":
             lost = n / T
@@ -64,8 +65,8 @@ class D3PM(Categorical):
     # -- forward -----------------------------------------------------------------------------------------------------
 
     def prior(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-        if self.S > self.K:
-            return torch.full(shape, self.K)
+        if self.mask is not None:
+            return torch.full(shape, self.mask)
         return torch.randint(0, self.K, shape, generator=generator)
 
     def perturb(self, x0: Tensor, t: Tensor | float, generator: torch.Generator) -> Tensor:
@@ -132,7 +133,7 @@ class D3PM(Categorical):
 
     def ends(self, shape: tuple[int, int]) -> float:
         """KL(q(x_T | x_0) || prior); the reconstruction term is the step n = 1."""
-        if self.S > self.K:
+        if self.mask is not None:
             return 0.0
         bar = self._bar(torch.tensor([self.T]))[0]
         return float(shape[0] * shape[1] * torch.xlogy(bar, bar * self.K).sum(1).max())

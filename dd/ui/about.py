@@ -7,7 +7,7 @@ import gradio as gr
 from dd import checkpoints
 from dd.checkpoints import ARCHITECTURES
 from dd.models import Models
-from dd.processes import EVERY, process, suits
+from dd.processes import EVERY, suits, traits
 from dd.recipe import sampling_schedule, sampling_temperature
 from dd.results import find_bound, find_samples, read
 from dd.ui.controls import PROCESS_NAMES
@@ -37,12 +37,12 @@ def results(models: Models) -> str:
     """What was measured of these very weights at 100 network calls, every process by its own first sampler."""
     records = read()
     rows, missing = [], []
-    architectures = dict.fromkeys(process(known, 2, 784).architecture for known in EVERY)
+    architectures = dict.fromkeys(traits(known).architecture for known in EVERY)
     for name in (name for architecture in architectures for name in models.names(architecture)):
         so_far, config = len(rows), models.config(name)
         sha256 = _hash(models.root / name / "model.safetensors")
         for process_name in (known for known in EVERY if suits(known, config["data"])):
-            made = process(process_name, 2, 784)
+            made = traits(process_name)
             if made.architecture != config["architecture"]:
                 continue
             own = sampling_temperature(config, process_name)

@@ -22,7 +22,7 @@ from dd.checkpoints import CheckpointError
 from dd.images import ImageError, open_image, to_picture
 from dd.likelihood import Bound, estimate_bound, network_denoiser
 from dd.models import Models
-from dd.processes import EVERY, REGISTRY, process
+from dd.processes import EVERY, REGISTRY, traits
 from dd.recipe import MAX_LANES, Lane, Recipe, RecipeError, grid, whole
 from dd.reconstruct import LARGEST, SMALLEST, frame, rebuild
 from dd.runs import Run
@@ -218,7 +218,7 @@ def _many_lanes(checkpoint, lanes, calls, images, label, guidance, temperature, 
 
 def _sampler(name: object) -> str:
     """A sampler of the process, where any will do; an unknown process is complained of by the recipe's check."""
-    return process(name, 2, 784).methods[0] if isinstance(name, str) and name in EVERY else "none"
+    return traits(name).methods[0] if isinstance(name, str) and name in EVERY else "none"
 
 
 def _stream(made: Recipe, frames: object, models: Models, engine: Engine) -> Iterator[tuple]:

@@ -9,7 +9,7 @@ import torch
 from dd.checkpoints import temperature
 from dd.data import LABELS
 from dd.models import Models
-from dd.processes import OWN_NETWORK, REGISTRY, process, suits
+from dd.processes import OWN_NETWORK, REGISTRY, suits, traits
 from dd.recipe import TEMPERATURES, Lane, Recipe, RecipeError
 from dd.samplers import grids, time_grid
 
@@ -56,13 +56,13 @@ def process_choices(models: Models, model: str, inpaint: bool = False) -> list[t
 
 
 def method_choices(name: str) -> list[tuple[str, str]]:
-    methods = process(name, 2, 784).methods
+    methods = traits(name).methods
     return [(METHOD_NAMES.get(method, method), method) for method in methods]
 
 
 def schedule_choices(name: str) -> list[tuple[str, str]]:
     """The schedules that differ for this process: the own time of some is t itself."""
-    named = process(name, 2, 784)
+    named = traits(name)
     own, even = (torch.tensor(time_grid(named, 4, kind)) for kind in ("native", "information"))
     kinds = [kind for kind in grids(named) if kind != "native" or not torch.allclose(own, even, atol=1e-6)]
     return [(SCHEDULE_NAMES[kind], kind) for kind in kinds]

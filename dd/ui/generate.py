@@ -3,8 +3,7 @@
 import gradio as gr
 
 from dd.models import Models
-from dd.processes import EVERY, OWN_NETWORK
-from dd.processes import process as named_process
+from dd.processes import EVERY, OWN_NETWORK, traits
 from dd.recipe import MAX_IMAGES, MAX_STEPS, Lane, Recipe, sampling_schedule
 from dd.runs import Run
 from dd.ui import explorer, transport
@@ -82,7 +81,7 @@ def build(models: Models, engine: Engine) -> gr.State:
         model, process, sampler, steps, images, label, guidance, temperature, seed, schedule, *values: float
     ) -> Recipe:
         chosen = dict(zip(options, values, strict=True))
-        known = {name: named_process(process, 2, 784).options[name] for name in offered(process, sampler)}
+        known = {name: traits(process).options[name] for name in offered(process, sampler)}
         wanted = {name: chosen[name] for name, option in known.items() if chosen[name] != option.default}
         lane = Lane(process, sampler, wanted, schedule)
         return recipe(model, [lane], steps, images, label, guidance, temperature, seed)
@@ -133,7 +132,7 @@ def build(models: Models, engine: Engine) -> gr.State:
 
 def offered(process: str, sampler: str) -> list[str]:
     """The options of the process that this sampler takes."""
-    known = named_process(process, 2, 784).options if process in EVERY else {}
+    known = traits(process).options if process in EVERY else {}
     return [name for name, option in known.items() if sampler in option.methods]
 
 
@@ -141,7 +140,7 @@ def _option_sliders() -> dict[str, gr.Slider]:
     """One slider for every option that any process has; only those of the chosen process and sampler are visible."""
     sliders = {}
     for name in EVERY:
-        for key, option in named_process(name, 2, 784).options.items():
+        for key, option in traits(name).options.items():
             if key not in sliders:
                 sliders[key] = gr.Slider(
                     option.minimum, option.maximum, option.default, step=0.05, visible=name == "dirichlet",

@@ -1,0 +1,70 @@
+"""The picture that is restored or painted on, without a browser."""
+
+import gradio as gr
+import numpy as np
+import pytest
+from PIL import Image
+
+from dd.models import Models
+from dd.recipe import RecipeError
+from dd.ui.canvas import EDGE, MIDDLE, MIDDLE_SQUARE, REGIONS, Canvas, Chosen, known_cells, outside, painted_over
+from dd.ui.engine import Engine
+
+VALUES = ({}, 0.5, "dirichlet", "dirichlet", 4, 2, "any", 1.0, 0)  # of the controls after the picture
+
+
+@pytest.fixture(params=[False, True], ids=["restore", "inpaint"])
+def canvas(tiny_root, request) -> Canvas:
+    return Canvas(Models(tiny_root), Engine(), request.param)
+
+
+@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("size", [(28, 28), (16, 16), (7, 5)])
+def test_what_is_painted_over_is_what_is_not_known(region, size):
+    known = outside(region, *size)
+    assert {cell for row in known for cell in row} == {0, 1}
+    assert known_cells({"layers": [painted_over(known)]}, *size) == known
+
+
+@pytest.mark.parametrize("canvas", [None, {}, {"layers": None}, {"layers": [Image.new("RGBA", (EDGE, EDGE))]}])
+def test_a_canvas_without_paint_is_refused(canvas):
+    with pytest.raises(RecipeError, match="nothing is painted over"):
+        known_cells(canvas, 28, 28)
+
+
+def test_a_touch_of_the_brush_is_not_a_cell():
+    layer = np.zeros((EDGE, EDGE, 4), np.uint8)
+    layer[:8, :8] = 255  # one cell of 28 x 28
+    layer[8, 8] = 255  # a pixel of the next
+    known = np.array(known_cells({"layers": [Image.fromarray(layer)]}, 28, 28))
+    assert known[0, 0] == 0
+    assert known.sum() == 28 * 28 - 1
+
+
+def test_a_picture_that_cannot_be_read_gets_a_sentence_and_empties_the_canvas(canvas, tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    chosen, shown, note = canvas.read(str(tmp_path / "text.png"), "tiny", Chosen("tiny", ((0,),)), *MIDDLE_SQUARE)
+    assert (chosen.cells, shown) == (None, None)
+    assert note.startswith("**")
+    assert note != MIDDLE
+
+
+def test_an_uploaded_picture_is_chosen_and_one_that_was_generated_survives_taking_an_upload_away(canvas, tmp_path):
+    Image.new("L", (40, 30), 200).save(tmp_path / "grey.png")
+    chosen, *_ = canvas.bring(str(tmp_path / "grey.png"), "tiny", None)
+    assert chosen.uploaded
+    assert len(chosen.cells) == 28
+    generated, shown, note = canvas.generate("tiny", "any", chosen)
+    assert not generated.uploaded
+    assert (note, bool(shown)) == (MIDDLE, True)
+    cells = generated.cells
+    assert canvas.frame(None, "tiny", generated, *MIDDLE_SQUARE)[0].cells == cells
+    assert canvas.generate("tiny", "any", Chosen("another")) == (gr.skip(),) * 3
+
+
+def test_a_recipe_needs_a_picture_of_its_own_model(canvas):
+    for chosen in (None, Chosen(), Chosen("another", ((0,) * 28,) * 28)):
+        with pytest.raises(RecipeError, match="no picture yet"):
+            canvas.recipe("tiny", chosen, *VALUES)
+    if not canvas.inpaint:
+        assert canvas.recipe("tiny", Chosen("tiny", ((0,) * 28,) * 28), *VALUES).given.t == 0.5
