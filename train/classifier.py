@@ -18,18 +18,31 @@ import yaml
 from torch import Tensor
 
 from dd import checkpoints
-from dd.data import HELD_OUT, Labelled, load, to_cells
+from dd.data import HELD_OUT, DataError, Labelled, load, to_cells
 from dd.device import autocast, best_device
 from dd.metrics import judge
 from dd.networks.classifier import Classifier
 from train.denoiser import batch_at
 from train.loop import Loop, add_arguments, sentences
+from train.pictures import files_of, greys
 from train.state import cosine_rate, step_generator
 
 LICENCES = {
     "mnist": ("MNIST (LeCun, Cortes, Burges)", "CC BY-SA 3.0"),
     "fashion-mnist": ("Fashion-MNIST (Xiao, Rasul, Vollgraf 2017)", "MIT"),
 }
+
+
+def images_of(data: dict, split: str, root: str | Path) -> Labelled:
+    """Grey images of a split: of a data set that torchvision knows, or of folders named for the classes below
+    root/folder/{train,test}, of whose training pictures a share is held out."""
+    if data["source"] != "folder":
+        return load(data["source"], split, root)
+    folder = Path(root) / data["folder"]
+    images, names = greys(files_of(folder, split, data), data["grid"][0])
+    if names != data["labels"]:
+        raise DataError(f"the classes in {folder} are {', '.join(names)}, not {', '.join(data['labels'])}")
+    return images
 
 
 def augment(images: Tensor, how: dict, generator: torch.Generator) -> Tensor:
@@ -62,7 +75,7 @@ def train(args: argparse.Namespace) -> None:
     if args.steps is None and args.minutes is None:
         args.steps = config["steps"]
     device = args.device or best_device()
-    data = load(config["data"]["source"], "train", args.data_root)
+    data = images_of(config["data"], "train", args.data_root)
 
     torch.manual_seed(config["seed"])
     network = checkpoints.build(config).to(device, memory_format=torch.channels_last)
@@ -97,7 +110,7 @@ def train(args: argparse.Namespace) -> None:
     def evaluate() -> dict:
         """The checkpoint is written; its held-out accuracy."""
         trained = {"seed": config["seed"], "steps": loop.budget.step, "minutes": loop.minutes}
-        public = {k: config[k] for k in ("name", "architecture", "network", "data")}
+        public = {k: config[k] for k in ("name", "architecture", "network", "data", "card") if k in config}
         checkpoints.save(loop.out / "checkpoint", network.state_dict(), public | {"trained": trained})
         return {"accuracy": measure(loop.out / "checkpoint", "held-out", args.data_root, device)["accuracy"]}
 
@@ -118,7 +131,7 @@ def measure(folder: str | Path, split: str, root: str | Path, device: torch.devi
     checkpoint = checkpoints.load(folder, device)
     if not isinstance(checkpoint.network, Classifier):
         raise checkpoints.CheckpointError(f"{folder} is not a classifier; give a folder that this script made")
-    cells, labels = cells_of(load(checkpoint.config["data"]["source"], split, root), checkpoint.config)
+    cells, labels = cells_of(images_of(checkpoint.config["data"], split, root), checkpoint.config)
     share = accuracy(checkpoint.network, cells, labels)
     record = {"split": split, "images": len(labels), "accuracy": round(share, 4), "sha256": checkpoint.sha256}
     print(json.dumps(record), flush=True)
@@ -133,14 +146,28 @@ def measure(folder: str | Path, split: str, root: str | Path, device: torch.devi
 def card(config: dict, network: Classifier) -> str:
     """The model card, from what is recorded in config.json alone."""
     name, data, trained = config["name"], config["data"], config["trained"]
-    source, licence = LICENCES[data["source"]]
     seen = "thresholded at 0.5" if data["cells"] == "threshold" else f"as {data['K']} grey levels"
+    if data["source"] == "folder":
+        source, licence = config["card"]["data"], config["card"]["terms"]
+        tag, ours = "license: other", "the same terms as the data it was learnt from"
+        seen += f", at {data['grid'][1]} x {data['grid'][0]}"
+        apart = (
+            "Trained on the folder train with light augmentation, but for "
+            f"{data['held_out']:.0%} of it that a hash of\n  the file's name holds out for choices; the folder test is "
+            "for this card."
+        )
+    else:
+        source, licence = LICENCES[data["source"]]
+        tag, ours = f"license: mit\ndatasets: [{data['source']}]", "MIT, as the project; the data keep theirs"
+        apart = (
+            f"Trained on the first {60000 - HELD_OUT:,} training images with light augmentation; the last {HELD_OUT:,} "
+            "are held\n  out for choices, the test split for this card."
+        )
     rows = "".join(f"| {split} | {m['images']:,} | {m['accuracy']:.2%} |\n" for split, m in config["measured"].items())
     size, width = sum(p.numel() for p in network.parameters()), config["network"]["channels"][-1]
     return f"""---
-license: mit
+{tag}
 library_name: pytorch
-datasets: [{data["source"]}]
 ---
 # {name}
 
@@ -150,11 +177,10 @@ for the Frechet distance and precision/recall. It is a judge, not a product: dis
 with each other.
 
 * Data: {source}, licence {licence}, {seen}, as the samples are.
-  Trained on the first {60000 - HELD_OUT:,} training images with light augmentation; the last {HELD_OUT:,} are held
-  out for choices, the test split for this card.
+  {apart}
 * Trained by `python -m train.classifier --config train/configs/{name}.yaml --data-root DATA`,
   seed {trained["seed"]}: {trained["steps"]:,} steps, {trained["minutes"]} minutes on one busy CPU core.
-* Licence of the weights: MIT, as the project; the data keep theirs.
+* Licence of the weights: {ours}.
 
 | split | images | accuracy |
 |---|---|---|

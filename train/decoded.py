@@ -102,12 +102,14 @@ def features_of(kind: Cells, cells: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Features of every real picture (M, D), those of N of them as their cells show them (N, D), and what that costs.
+    """Features of every real picture (M, D), N of them as cells (N, h, w), the features of what these show (N, D), and
+    what that costs.
 
     labels: the class of each of the N: samples in their place shall be of the same. None where folders are no classes.
     """
 
     real: Tensor
+    cells: Tensor
     rebuilt: Tensor
     fid_rebuilt: float
     fid_rebuilt_mean: float
@@ -126,16 +128,17 @@ def gallery(kind: Cells, root: str | Path, size: int, images: int, names: list[s
     parts = torch.arange(len(pictures)).split(BATCH)
     real = torch.cat([features(pictures.whole(part.tolist(), size)) for part in parts])
     chosen_parts = torch.tensor(order).split(BATCH)
-    rebuilt = torch.cat([features(kind.show(kind.read(pictures.whole(p.tolist(), size)))) for p in chosen_parts])
+    cells = torch.cat([kind.read(pictures.whole(part.tolist(), size)) for part in chosen_parts])
+    rebuilt = features_of(kind, cells)
     classes, found = labels(pictures.files)
     chosen = torch.from_numpy(classes)[order] if found == names else None
     mean, covariance = frechet_parts(rebuilt, real)
-    return Gallery(real, rebuilt, mean + covariance, mean, chosen)
+    return Gallery(real, cells, rebuilt, mean + covariance, mean, chosen)
 
 
 def compare(kind: Cells, cells: Tensor, gallery_: Gallery) -> dict[str, float | None]:
     """FIDs of sampled cells (N, h, w), of which that of rebuilt pictures is the floor; precision and recall against
-    the N rebuilt ones. Nobody says of what class a picture is."""
+    the N rebuilt ones."""
     made = features_of(kind, cells)
     mean, covariance = frechet_parts(made, gallery_.real)
     precision, recall = precision_recall(gallery_.rebuilt, made)
@@ -143,5 +146,4 @@ def compare(kind: Cells, cells: Tensor, gallery_: Gallery) -> dict[str, float | 
         "fid": mean + covariance, "fid_mean": mean, "fid_floor": gallery_.fid_rebuilt,
         "fid_rebuilt": gallery_.fid_rebuilt, "fid_rebuilt_mean": gallery_.fid_rebuilt_mean,
         "fid_ratio": (mean + covariance) / gallery_.fid_rebuilt, "precision": precision, "recall": recall,
-        "accuracy": None,
     }  # fmt: skip

@@ -16,8 +16,9 @@ asked for is null. The likelihood is that of the network without a class label, 
     fid_split  of which split the real images are that the samples were set against
 
 A denoiser of pictures in folders, as codes or as grey levels, is judged by what its samples show, against every
-picture of a folder (fid_split "all"; train/decoded.py), in the classes that as many of those pictures have; --split is
-then for the likelihood alone. One of codes whose configuration says `of: fashion-mnist` is judged like pixels, by the
+picture of a folder (fid_split "all"; train/decoded.py), in the classes that as many of those pictures have, which a
+classifier recognises where there is one (accuracy; accuracy_rebuilt of those pictures themselves); --split is then for
+the likelihood alone. One of codes whose configuration says `of: fashion-mnist` is judged like pixels, by the
 classifier, when its samples are decoded.
 
     python -m train.evaluate checkpoints/faces --data DATA/faces64 --images 5000 --steps 50 --metrics fid --json
@@ -64,6 +65,7 @@ KEYS = (
     "fid_floor", "precision", "recall", "accuracy", "seconds_per_image", "device", "sha256", "split", "guidance",
     "schedule", "temperature", "tilt", "calls", "cells", "data_seed", "vlb_nats", "vlb_stderr", "ode_nats",
     "ode_stderr", "ode_images", "fid_floor_sd", "fid_mean", "fid_rebuilt", "fid_ratio", "fid_split",
+    "accuracy_rebuilt",
 )  # fmt: skip
 
 
@@ -153,7 +155,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=1, help="times drawn per image for the bound")
     parser.add_argument("--by-decade", action="store_true", help="also the path-KL per decade of the process' own time")
     parser.add_argument("--split", default="held-out", choices=("held-out", "test"), help="test: final figures only")
-    parser.add_argument("--classifier", help="folder of the judge (default: the shipped one)")
+    parser.add_argument(
+        "--classifier", help="folder of the judge, for faces of smiles alone (default: the shipped one)"
+    )
     parser.add_argument(
         "--data-root",
         "--data",

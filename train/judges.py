@@ -27,7 +27,9 @@ from train import decoded
 from train.bounds import BATCH
 from train.loading import DATA_SEED, IN_FOLDERS, EvaluationError, load_cells
 
+SHIPPED = Path(__file__).parent.parent / "checkpoints"
 CLASSIFIERS = {"mnist": "digits-classifier", "fashion-mnist": "fashion-classifier"}
+CLASSIFIERS_OF_FOLDERS = {("neutral", "smiling"): "faces-classifier"}  # by the folders' names
 FLOOR_DRAWS = 5  # disjoint sets of N training images, as far as there are so many
 
 
@@ -97,7 +99,7 @@ def find_classifier(config: dict, source: str | Path | None, device: torch.devic
     """The classifier of `source`, or the shipped one of that data set; of codes, of what they decode to."""
     known = config["data"].get("of", config["data"]["source"])
     if source is None:
-        source = Path(__file__).parent.parent / "checkpoints" / CLASSIFIERS.get(known, f"{known}-classifier")
+        source = SHIPPED / CLASSIFIERS.get(known, f"{known}-classifier")
     try:
         judge_ = checkpoints.load(source, device)
     except CheckpointError as error:
@@ -115,6 +117,20 @@ def find_classifier(config: dict, source: str | Path | None, device: torch.devic
     return judge_
 
 
+def classifier_of_folders(data: dict, source: str | Path | None, device: torch.device) -> Checkpoint | None:
+    """Who says of what class pictures are, of a denoiser's `data`: the classifier of `source`, or the shipped one for
+    folders of these names; None where there is none."""
+    classes = tuple(data.get("labels", ()))
+    if source is None:
+        if classes not in CLASSIFIERS_OF_FOLDERS:
+            return None
+        source = SHIPPED / CLASSIFIERS_OF_FOLDERS[classes]
+    found = checkpoints.load(source, device)
+    if tuple(found.config["data"].get("labels", ())) != classes:
+        raise EvaluationError(f"the classifier {found.name} does not know the classes {', '.join(classes)}")
+    return found
+
+
 def reference(config: dict, classifier: Classifier, split: str, images: int, root: str | Path) -> Reference:
     features = judge(classifier, load_cells(config, split, root, images))[0]
     draws = load_cells(config, "train", root, images, FLOOR_DRAWS).split(images)
@@ -127,7 +143,7 @@ def compare(samples: Samples, reference_: Reference) -> dict[str, float | None]:
     features, classes = judge(reference_.classifier, samples.cells)
     of_mean, of_covariance = frechet_parts(features, reference_.features)
     precision, recall = precision_recall(reference_.features, features)
-    right = None if samples.labels is None else float((classes == samples.labels).double().mean())
+    right = None if samples.labels is None else share_right(classes, samples.labels)
     return {
         "fid": of_mean + of_covariance,
         "fid_mean": of_mean,
@@ -181,13 +197,36 @@ def judge_of(config: dict, args: argparse.Namespace, device: torch.device) -> Ju
         return Judge(figures)
     kind = decoded.cells_of(data)
     gallery = decoded.gallery(kind, args.data_root, grid_of(data)[0] * kind.side, args.images, data.get("labels"))
-    return Judge(lambda samples: decoded.compare(kind, samples.cells, gallery), gallery.labels)
+    classifier = classifier_of_folders(data, args.classifier, device)
+
+    def right(cells: Tensor, labels: Tensor | None) -> float | None:
+        """Share of cells that show what their labels say, where there is somebody to ask."""
+        if classifier is None or labels is None:
+            return None
+        seen = as_pixels(Samples(cells, labels, 0.0), kind, data, classifier.config["data"])
+        return share_right(judge(classifier.network, seen.cells)[1], seen.labels)
+
+    rebuilt_right = right(gallery.cells, gallery.labels)
+
+    def of_pictures(samples: Samples) -> dict[str, float | None]:
+        found = decoded.compare(kind, samples.cells, gallery)
+        return found | {"accuracy": right(samples.cells, samples.labels), "accuracy_rebuilt": rebuilt_right}
+
+    return Judge(of_pictures, gallery.labels)
+
+
+def share_right(classes: Tensor, labels: Tensor) -> float:
+    return float((classes == labels).double().mean())
 
 
 def as_pixels(samples: Samples, kind: decoded.Cells, data: dict, pixels: dict) -> Samples:
-    """Samples of codes (data) as cells of the data set that the codes are of (pixels), without border."""
-    pictures = torch.cat([kind.show(part)[:, 0] for part in samples.cells.split(BATCH)])
-    greys = (255 * F.pad(pictures, (-data["border"],) * 4)).round()
+    """Samples (of a denoiser's `data`) as cells of what a classifier has seen (pixels): no border, and of that size."""
+    pictures = torch.cat([kind.show(part) for part in samples.cells.split(BATCH)])
+    pictures = F.pad(pictures, (-data.get("border", 0),) * 4)
+    if pictures.shape[-2:] != (size := grid_of(pixels)):
+        pictures = F.interpolate(pictures, size, mode="bicubic", antialias=True).clamp(0, 1)
+    greys = (255 * pictures[:, 0]).round()
     cells = to_cells(greys, pixels["K"], pixels["cells"], torch.Generator().manual_seed(DATA_SEED))
-    names = torch.tensor([LABELS[pixels["source"]].index(name) for name in data["labels"]])
+    known = pixels["labels"] if pixels["source"] == "folder" else LABELS[pixels["source"]]
+    names = torch.tensor([known.index(name) for name in data["labels"]])
     return replace(samples, cells=cells, labels=None if samples.labels is None else names[samples.labels])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 from torch import Tensor
 
 from dd import checkpoints, data
@@ -13,6 +14,7 @@ from dd.data import Labelled
 from dd.networks.classifier import Classifier
 from train import classifier as script
 from train import loop
+from train.pictures import find, is_held_out
 
 CONFIG = {
     "name": "toy-classifier",
@@ -76,6 +78,34 @@ def test_training_learns_and_writes_a_card_with_the_measured_figures(toy: Path, 
     assert f"| test | 200 | {config['measured']['test']['accuracy']:.2%} |" in card
     assert "CC BY-SA 3.0" in card
     assert isinstance(checkpoints.load(folder).network, Classifier)
+
+
+def test_folders_are_classes_and_their_card_says_under_what_terms(tmp_path: Path):
+    for part, n in (("train", 40), ("test", 10)):
+        data_ = bars(n, len(part))
+        for i, (image, label) in enumerate(zip(data_.images, data_.labels, strict=True)):
+            folder = tmp_path / "bars" / part / ("flat", "upright")[label]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.numpy()).save(folder / f"{part}-{i}.png")
+    told = {"source": "folder", "folder": "bars", "held_out": 0.2, "grid": [8, 8], "labels": ["flat", "upright"]}
+    config = CONFIG | {"data": CONFIG["data"] | told, "card": {"data": "bars", "terms": "for nobody else"}}
+    splits = [script.images_of(config["data"], split, tmp_path) for split in data.SPLITS]
+    assert sum(len(images.labels) for images in splits[:2]) == 40
+    assert len(splits[1].labels) == sum(is_held_out(path, 0.2) for path in find(tmp_path / "bars" / "train"))
+    assert splits[2].labels.tolist() == sorted(bars(10, 4).labels.tolist())
+    (tmp_path / "bars.yaml").write_text(yaml.safe_dump(config))
+    run(tmp_path / "bars.yaml", tmp_path / "run", "--data-root", str(tmp_path), "--steps", "60")
+    folder = tmp_path / "run" / "checkpoint"
+    script.main(["--measure", str(folder), "--split", "test", "--data-root", str(tmp_path)])
+    assert checkpoints.read_config(folder)["measured"]["test"]["accuracy"] > 0.8
+    card = (folder / "README.md").read_text()
+    assert "license: other" in card
+    assert "20% of it" in card
+    assert "for nobody else" in card
+    config["data"]["labels"] = ["flat", "round"]
+    (tmp_path / "bars.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(SystemExit, match="are flat, upright, not flat, round"):
+        run(tmp_path / "bars.yaml", tmp_path / "other", "--data-root", str(tmp_path))
 
 
 def test_resumed_training_equals_uninterrupted_training(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
