@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import nn
 
 from dd.networks.classifier import Classifier
@@ -132,7 +132,7 @@ def save(
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
     with replacing(folder / "model.safetensors") as temporary:
-        save_file(tensors, temporary)
+        temporary.write_bytes(to_bytes(tensors))
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 

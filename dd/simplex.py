@@ -418,7 +418,13 @@ def sampler_names(processes: list[str], backwards: bool) -> dict[str, str]:
     return {sampler: called for sampler, called in out.items() if called}
 
 
+def _check_name(process: str) -> None:
+    if process not in PROCESSES:
+        raise ValueError(f"Unknown process {process!r}; choose one of {', '.join(PROCESSES)}.")
+
+
 def _samplers_of(process: str) -> dict[str, str]:
+    _check_name(process)
     if process in DIFFUSIONS:
         return _diffusion_samplers(DIFFUSIONS[process].step_name)
     return {"native": D3PM_SAMPLER} if process.startswith("D3PM") else GAUSSIAN_SAMPLERS
@@ -483,8 +489,7 @@ def grid(steps: int, backwards: bool) -> list[float]:
 
 def simulate(process: str, settings: Settings) -> Run:
     """One run of the process of that name in PROCESSES; the same settings give the same run."""
-    if process not in PROCESSES:
-        raise ValueError(f"Unknown process {process!r}; choose one of {', '.join(PROCESSES)}.")
+    _check_name(process)
     cell = PROCESSES[process](settings.alpha, settings.w, settings.sampler)
     generator = torch.Generator().manual_seed(settings.seed)
     times = grid(settings.steps, settings.backwards)

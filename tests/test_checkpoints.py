@@ -38,7 +38,7 @@ def test_interrupted_write_keeps_the_old_weights(tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full_disk)
+    monkeypatch.setattr(checkpoints.Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="No space"):
         write_checkpoint(tmp_path / "a", seed=1)
     assert checkpoints.sha256(folder / "model.safetensors") == before

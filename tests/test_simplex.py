@@ -143,15 +143,30 @@ def test_uniform_jumps_select_nothing_where_every_category_is_as_likely():
 @pytest.mark.parametrize("first", PROCESSES)
 @pytest.mark.parametrize("second", [None, *PROCESSES])
 @pytest.mark.parametrize("backwards", [True, False])
-def test_every_sampler_on_offer_runs(first, second, backwards):
+def test_two_processes_are_offered_what_either_has_and_none_refuses(first, second, backwards):
     names = [first] if second is None else [first, second]
     offered = sampler_names(names, backwards)
     assert "native" in offered
     assert ("euler" in offered) == (not all(name.startswith("D3PM") for name in names))
-    for name, sampler in {(name, sampler) for name in names for sampler in offered}:
-        assert (
-            simulate(name, Settings(backwards=backwards, sampler=sampler, steps=4, particles=2)).paths.isfinite().all()
-        )
+    assert set(offered) <= {sampler for name in names for sampler in sampler_names([name], True)}
+
+
+@pytest.mark.parametrize("backwards", [True, False])
+@pytest.mark.parametrize("name", PROCESSES)
+def test_every_process_takes_every_sampler_that_it_may_be_offered(name, backwards):
+    """Beside another process, a sampler may be on offer that this one has not: it takes its own."""
+    offered = {sampler for other in PROCESSES for sampler in sampler_names([name, other], backwards)}
+    for sampler in offered:
+        settings = Settings(backwards=backwards, sampler=sampler, steps=4, particles=2)
+        assert simulate(name, settings).paths.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [None, "Cox-Ingersoll-Ross"])
+def test_an_unknown_process_is_a_sentence(name):
+    with pytest.raises(ValueError, match="choose one of Wright-Fisher"):
+        sampler_names(["Wright-Fisher", name], backwards=True)
+    with pytest.raises(ValueError, match="choose one of Wright-Fisher"):
+        simulate(name, Settings())
 
 
 @pytest.mark.parametrize("name", [*DIFFUSIONS, "Gaussian on one-hots"])

@@ -74,8 +74,8 @@ class Canvas:
         rows = tuple(map(tuple, cells.tolist()))
         return chosen.set(name, rows, uploaded), self.show(name, rows), MIDDLE
 
-    def generate(self, name: str, wanted: str, chosen: Chosen | None) -> tuple:
-        """One of the class asked for, of any where none is."""
+    def make(self, name: str, wanted: str, chosen: Chosen | None) -> tuple:
+        """A generated one of the class asked for, of any where none is."""
         classes = self.models.config(name)["network"]["classes"]
         label = wanted if wanted not in ("any", "each") else random.randrange(classes) if classes else "any"
         try:

@@ -111,7 +111,7 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
     transport.connect(buttons, load, stage, session, form, models, engine)
     pictured = {"show_progress": "minimal", "show_progress_on": canvas, "api_visibility": "private"}
     read = [chosen, canvas, note]
-    making = made.click(picturing.generate, [model, label, chosen], read, **pictured)
+    making = made.click(picturing.make, [model, label, chosen], read, **pictured)
     take.click(picturing.take, [generated, chosen], [model, *read, process, sampler, label, temperature], **pictured)
     uploaded = [picture, model, chosen]
     reading = picture.change(picturing.bring, uploaded, [*read, *framing], **pictured)

@@ -296,7 +296,7 @@ def test_a_run_has_a_share_of_the_machine(tiny_root: Path):
 
 # -- abuse -----------------------------------------------------------------------------------------------------------
 
-FEW = settings(FUZZ, max_examples=100)  # over HTTP; test_fuzz.py has the thousand
+FEW = settings(FUZZ, max_examples=100)  # over HTTP; test_fuzz.py has more
 
 
 @FEW

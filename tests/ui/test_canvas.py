@@ -54,12 +54,12 @@ def test_an_uploaded_picture_is_chosen_and_one_that_was_generated_survives_takin
     chosen, *_ = canvas.bring(str(tmp_path / "grey.png"), "tiny", None)
     assert chosen.uploaded
     assert len(chosen.cells) == 28
-    generated, shown, note = canvas.generate("tiny", "any", chosen)
+    generated, shown, note = canvas.make("tiny", "any", chosen)
     assert not generated.uploaded
     assert (note, bool(shown)) == (MIDDLE, True)
     cells = generated.cells
     assert canvas.frame(None, "tiny", generated, *MIDDLE_SQUARE)[0].cells == cells
-    assert canvas.generate("tiny", "any", Chosen("another")) == (gr.skip(),) * 3
+    assert canvas.make("tiny", "any", Chosen("another")) == (gr.skip(),) * 3
 
 
 def test_a_recipe_needs_a_picture_of_its_own_model(canvas):
