@@ -7,12 +7,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from scipy.special import betaln
-from scipy.stats import ks_2samp
 
 from dd.bakosi import BakosiRistorcelli
-from dd.gamma import dirichlet
-from dd.moments import corner_moments, stationary
+from dd.moments import stationary
 from dd.simplex import (
     MAX_PARTICLES,
     PROCESSES,
@@ -25,8 +22,7 @@ from dd.simplex import (
     sampler_names,
     simulate,
 )
-from dd.stick_breaking import StickBreaking, from_sticks, to_sticks
-from dd.wright_fisher import wright_fisher
+from dd.stick_breaking import StickBreaking
 
 UNEQUAL = (0.6, 1.0, 2.0)
 WEIGHTS = (0.5, 0.3, 0.2)
@@ -223,83 +219,9 @@ def test_drift_keeps_the_dirichlet_stationary(make):
     assert bool((rate.mean(0).abs() <= Z * rate.std(0) / len(x) ** 0.5).all())
 
 
-def test_corner_moments_are_those_of_the_mixture():
-    """Sum over lineages of the moments of Dirichlet(alpha + m e_k)."""
-    diffusion = NeutralWrightFisher(torch.tensor(UNEQUAL))
-    for tau in (0.1, 0.5, 2.0):
-        q = diffusion.kernel.log_lineages(tau)[0].exp()
-        m = torch.arange(len(q), dtype=torch.float64).view(-1, 1, 1)
-        a = diffusion.alpha + m * torch.eye(3, dtype=torch.float64)
-        A = a.sum(2, keepdim=True)
-        mean, square = corner_moments(diffusion.alpha, tau)
-        assert torch.allclose((q.view(-1, 1, 1) * a / A).sum(0), mean, atol=1e-6)
-        assert torch.allclose((q.view(-1, 1, 1) * a * (a + 1) / (A * (A + 1))).sum(0), square, atol=1e-6)
-
-
-def test_moran_chain_has_the_moments_of_the_linear_ode():
-    """E[n_i]/N = E[Y_i] and E[n_i (n_i - 1)]/(N (N - 1)) = E[Y_i^2], exactly: two independent solvers."""
-    diffusion = BakosiRistorcelli(torch.tensor(UNEQUAL))
-    n, N = diffusion.fine.n, diffusion.fine.N
-    for i in (0, 20, 43):
-        p = diffusion.fine.law[i]
-        first, second = diffusion.moments(float(diffusion.taus[i]))
-        assert p.sum(0) == pytest.approx(1, abs=1e-9)
-        assert np.abs(p.T @ n / N - first.numpy()).max() < 1e-8
-        assert np.abs(p.T @ (n * (n - 1)) / (N * (N - 1)) - second.numpy()).max() < 1e-8
-
-
-def test_sticks_and_plane_are_inverted():
+def test_the_plane_is_inverted():
     x = _interior()
-    assert torch.allclose(from_sticks(to_sticks(x)), x)
     assert torch.allclose(barycentric(plane(x)), x)
-
-
-def test_one_dirichlet_does_not_compose():
-    """docs/math.md section 2: two single-Dirichlet steps have moments that no single step of the family has."""
-    beta = lambda a, b: (a / (a + b), a * (a + 1) / (a + b) / (a + b + 1))  # noqa: E731
-    y, y2 = beta(3, 1)
-    x, x2 = (1 + 2 * y) / 4, (2 + 6 * y + 4 * y2) / 20
-    assert (x, x2) == (pytest.approx(5 / 8), pytest.approx(89 / 200))
-    c = (2 * x - 1) / (1 - x)
-    assert beta(1 + c, 1) == (pytest.approx(x), pytest.approx(5 / 11))
-    g = torch.Generator().manual_seed(0)
-    first = torch.distributions.Beta(3.0, 1.0)
-    assert float(first.mean) == pytest.approx(y)
-    drawn = 1 - torch.rand(200_000, generator=g, dtype=torch.float64).pow(1 / 3)  # 1 - Beta(3, 1)
-    a = 1 + 2 * (1 - drawn)
-    drawn = dirichlet(torch.stack([a, 4 - a], 1), (len(a), 2), g)[:, 0]
-    assert float(drawn.square().mean()) == pytest.approx(89 / 200, abs=Z * float(drawn.square().std()) / 200_000**0.5)
-
-
-def test_the_mixture_composes():
-    """Chapman-Kolmogorov: tau then sigma by (2), against tau + sigma in one draw; KS on 20,000 draws, p > 1e-3."""
-    kernel, n, tau, sigma = wright_fisher(3), 20_000, 0.3, 0.45
-    g = torch.Generator().manual_seed(4)
-    k = torch.zeros(n, dtype=torch.long)
-    y = kernel.sample(k, tau, g).double()
-    m = kernel.sample_lineages(sigma, (n,), g)
-    counts = torch.zeros(n, 3, dtype=torch.float64)
-    for i in range(int(m.max())):  # multinomial draws, one ancestor at a time
-        u = torch.rand(n, 1, generator=g, dtype=torch.float64)
-        chosen = (u > y.cumsum(1)[:, :2]).sum(1)
-        counts[torch.arange(n), chosen] += (i < m).double()
-    x = dirichlet(1.0 + counts, (n, 3), g)
-    once = kernel.sample(k, tau + sigma, g).double()
-    for i in range(3):
-        assert ks_2samp(x[:, i].numpy(), once[:, i].numpy()).pvalue > 1e-3
-
-
-def test_no_beta_law_has_the_kernels_ends():
-    """docs/math.md section 2: the density is q_0 at one end and sum q_m (m + 1) at the other, its mean is not 1/2."""
-    kernel, tau = wright_fisher(2), 0.7
-    x = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
-    q = kernel.log_lineages(tau)[0].exp()
-    h = kernel.log_h(x, tau)[0][:, 0].exp()
-    assert float(h[0]) == pytest.approx(float(q[0]), rel=1e-4)
-    assert 0 < float(h[0]) < 1
-    assert float(h[1]) == pytest.approx(float((q * (1 + torch.arange(len(q)))).sum()), rel=1e-4)
-    assert float(corner_moments(kernel.alpha, tau)[0][0, 0]) == pytest.approx((1 + np.exp(-tau)) / 2)
-    assert betaln(1, 1) == 0  # Beta(1, 1), the only Beta law with such ends, is uniform: mean 1/2
 
 
 @pytest.mark.parametrize(

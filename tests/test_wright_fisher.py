@@ -7,13 +7,18 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from scipy.special import betaln
+from scipy.stats import ks_2samp
 
 from dd.bridge import evolve
+from dd.gamma import dirichlet
 from dd.lineages import log_lineages
+from dd.moments import corner_moments
 from dd.processes.dirichlet import Dirichlet
 from dd.wright_fisher import WrightFisher, beta_quadrature, wright_fisher
 from tests import oracles
 
+Z = 4.5  # standard errors allowed
 Y = (1e-9, 3.3e-7, 2e-4, 0.013, 0.17, 0.49, 0.71, 0.93, 0.9991, 1 - 2.7e-6, 1 - 1e-9)
 
 
@@ -246,3 +251,54 @@ def test_beta_quadrature(a: float, b: float) -> None:
     for n in (0, 1, 2, 7):
         i = np.arange(n)
         assert (w * y**n).sum() == pytest.approx(np.prod((a + i) / (a + b + i)), rel=1e-9)
+
+
+# -- what the lineages are for: docs/math.md, section 2 ---------------------------------------------------------------
+
+
+def test_one_dirichlet_does_not_compose():
+    """docs/math.md section 2: two single-Dirichlet steps have moments that no single step of the family has."""
+    beta = lambda a, b: (a / (a + b), a * (a + 1) / (a + b) / (a + b + 1))  # noqa: E731
+    y, y2 = beta(3, 1)
+    x, x2 = (1 + 2 * y) / 4, (2 + 6 * y + 4 * y2) / 20
+    assert (x, x2) == (pytest.approx(5 / 8), pytest.approx(89 / 200))
+    c = (2 * x - 1) / (1 - x)
+    assert beta(1 + c, 1) == (pytest.approx(x), pytest.approx(5 / 11))
+    g = torch.Generator().manual_seed(0)
+    first = torch.distributions.Beta(3.0, 1.0)
+    assert float(first.mean) == pytest.approx(y)
+    drawn = 1 - torch.rand(200_000, generator=g, dtype=torch.float64).pow(1 / 3)  # 1 - Beta(3, 1)
+    a = 1 + 2 * (1 - drawn)
+    drawn = dirichlet(torch.stack([a, 4 - a], 1), (len(a), 2), g)[:, 0]
+    assert float(drawn.square().mean()) == pytest.approx(89 / 200, abs=Z * float(drawn.square().std()) / 200_000**0.5)
+
+
+def test_the_mixture_composes():
+    """Chapman-Kolmogorov: tau then sigma by (2), against tau + sigma in one draw; KS on 20,000 draws, p > 1e-3."""
+    kernel, n, tau, sigma = wright_fisher(3), 20_000, 0.3, 0.45
+    g = torch.Generator().manual_seed(4)
+    k = torch.zeros(n, dtype=torch.long)
+    y = kernel.sample(k, tau, g).double()
+    m = kernel.sample_lineages(sigma, (n,), g)
+    counts = torch.zeros(n, 3, dtype=torch.float64)
+    for i in range(int(m.max())):  # multinomial draws, one ancestor at a time
+        u = torch.rand(n, 1, generator=g, dtype=torch.float64)
+        chosen = (u > y.cumsum(1)[:, :2]).sum(1)
+        counts[torch.arange(n), chosen] += (i < m).double()
+    x = dirichlet(1.0 + counts, (n, 3), g)
+    once = kernel.sample(k, tau + sigma, g).double()
+    for i in range(3):
+        assert ks_2samp(x[:, i].numpy(), once[:, i].numpy()).pvalue > 1e-3
+
+
+def test_no_beta_law_has_the_kernels_ends():
+    """docs/math.md section 2: the density is q_0 at one end and sum q_m (m + 1) at the other, its mean is not 1/2."""
+    kernel, tau = wright_fisher(2), 0.7
+    x = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    q = kernel.log_lineages(tau)[0].exp()
+    h = kernel.log_h(x, tau)[0][:, 0].exp()
+    assert float(h[0]) == pytest.approx(float(q[0]), rel=1e-4)
+    assert 0 < float(h[0]) < 1
+    assert float(h[1]) == pytest.approx(float((q * (1 + torch.arange(len(q)))).sum()), rel=1e-4)
+    assert float(corner_moments(kernel.alpha, tau)[0][0, 0]) == pytest.approx((1 + np.exp(-tau)) / 2)
+    assert betaln(1, 1) == 0  # Beta(1, 1), the only Beta law with such ends, is uniform: mean 1/2

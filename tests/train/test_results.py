@@ -1,6 +1,5 @@
 """train.results and dd.results: cells are measured once, a stopped run goes on, look-ups say what was measured."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,22 +129,6 @@ def test_the_page_has_every_figure_and_leaves_the_rest_alone(whole: Path, capsys
     assert f"| dirichlet | heun | native | {seconds[2]:.3g} | {seconds[4]:.3g} |" in page
     run(whole)
     assert (docs / "results.md").read_text() == page
-
-
-def test_the_look_up_prefers_the_test_split_then_more_images():
-    same = {"kind": "bound", "sha256": "a", "process": "p"}
-    records = [
-        same | {"split": "test", "images": 10, "nll_nats": 1.0},
-        same | {"split": "test", "images": 20, "nll_nats": 2.0},
-        same | {"split": "held-out", "images": 50, "nll_nats": 3.0},
-    ]
-    assert results.find_bound(records, "a", "p")["nll_nats"] == 2.0
-
-
-def test_no_file_is_no_results(tmp_path: Path):
-    assert results.read(tmp_path / "none.jsonl") == []
-    (tmp_path / "cut.jsonl").write_text(json.dumps({"a": 1}) + '\n{"b": ')
-    assert results.read(tmp_path / "cut.jsonl") == [{"a": 1}]
 
 
 @pytest.mark.parametrize(

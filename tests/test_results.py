@@ -1,0 +1,22 @@
+"""What was measured, read again and looked up."""
+
+import json
+from pathlib import Path
+
+from dd import results
+
+
+def test_the_look_up_prefers_the_test_split_then_more_images():
+    same = {"kind": "bound", "sha256": "a", "process": "p"}
+    records = [
+        same | {"split": "test", "images": 10, "nll_nats": 1.0},
+        same | {"split": "test", "images": 20, "nll_nats": 2.0},
+        same | {"split": "held-out", "images": 50, "nll_nats": 3.0},
+    ]
+    assert results.find_bound(records, "a", "p")["nll_nats"] == 2.0
+
+
+def test_no_file_is_no_results(tmp_path: Path):
+    assert results.read(tmp_path / "none.jsonl") == []
+    (tmp_path / "cut.jsonl").write_text(json.dumps({"a": 1}) + '\n{"b": ')
+    assert results.read(tmp_path / "cut.jsonl") == [{"a": 1}]
