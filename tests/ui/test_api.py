@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -460,8 +461,8 @@ def test_mcp_offers_the_endpoints_as_tools(tiny_root: Path):
             bad = await mcp.call_tool(name, {"steps": 0, "images": 1})
             return tools, good, bad
 
-    with running("--checkpoints", str(tiny_root), "--mcp") as app:
-        tools, good, bad = asyncio.run(talk(app.url))
+    with running("--checkpoints", str(tiny_root), "--mcp") as app, ThreadPoolExecutor(1) as pool:
+        tools, good, bad = pool.submit(lambda: asyncio.run(talk(app.url))).result()  # Playwright may run a loop here
     assert {"generate", "compare", "likelihood", "reconstruct"} <= set(tools)
     assert tools["generate"].inputSchema["properties"]["steps"]["type"] == "integer"
     assert "running a noise process backwards" in tools["generate"].description
