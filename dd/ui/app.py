@@ -84,6 +84,9 @@ footer .divider { display: none !important; }
   .dd-table :is(th, td) { padding: 4px 6px !important; font-size: 13px; }
   .dd-table td:first-child { min-width: 6.5em; word-break: normal; overflow-wrap: normal; }
   .dd-stage { order: -1; }
+  .dd-picture { display: contents !important; }
+  .dd-picture > * { flex: 1 1 100%; }
+  .dd-settings { order: 1; }
   .tab-container button { padding: 0 5px !important; font-size: 14px !important; }
 }
 """

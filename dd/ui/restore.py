@@ -44,7 +44,7 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
     picturing = Canvas(models, engine, inpaint)
     session, chosen = transport.session_state(), gr.State(None, time_to_live=EXPIRES)
     with gr.Row(equal_height=False):
-        with gr.Column(scale=1, min_width=300):
+        with gr.Column(scale=1, min_width=300, elem_classes="dd-picture"):
             model = model_dropdown(names)
             with gr.Row():
                 made = gr.Button("Generate one", size="sm", min_width=120, elem_id=f"{prefix}-made")
@@ -81,12 +81,13 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
                 0.05, 1, 1.0 if inpaint else 0.5, step=0.01, label="Noise to time t",
                 info="How much of the cells' information is destroyed; 1 is all of it.",
             )  # fmt: skip
-            process, sampler = process_and_sampler(models, model, inpaint)
-            steps = gr.Slider(4, 250, 48, step=1, label="Steps", info="More steps, fewer mistakes, more time.")
-            images = gr.Slider(1, 16, 9, step=1, label="Results", info="How many different ones, side by side.")
-            label = class_dropdown(models, model, "any")
-            temperature = temperature_slider(models, model)
-            seed = seed_with_dice(prefix, "results")
+            with gr.Column(elem_classes="dd-settings"):
+                process, sampler = process_and_sampler(models, model, inpaint)
+                steps = gr.Slider(4, 250, 48, step=1, label="Steps", info="More steps, fewer mistakes, more time.")
+                images = gr.Slider(1, 16, 9, step=1, label="Results", info="How many different ones, side by side.")
+                label = class_dropdown(models, model, "any")
+                temperature = temperature_slider(models, model)
+                seed = seed_with_dice(prefix, "results")
         with gr.Column(scale=3, min_width=320):
             buttons = transport.buttons(prefix)
             stage = player("pair", "Choose a picture, then press Run.", f"{prefix}-player", cells=False)

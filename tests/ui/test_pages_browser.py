@@ -325,6 +325,13 @@ def test_nothing_overflows_or_shifts(browser, app_url, width, scheme):
     page.wait_for_timeout(1000)
     canvas, frame = (page.locator(s).first.bounding_box() for s in ("#inpaint-canvas canvas", "#inpaint-canvas"))
     assert canvas["width"] <= frame["width"], "a part of the picture cannot be painted on"
+    run, noise, seed = (
+        page.locator(s).locator("visible=true").first.bounding_box()["y"]
+        for s in ("#inpaint-run", "text=Noise to time t", "text=Seed")
+    )
+    assert (noise < run < seed) == (width < 700), (
+        "on a phone the settings stand between a picture and what becomes of it"
+    )
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     context.close()
 
