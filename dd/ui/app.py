@@ -83,6 +83,8 @@ footer .divider { display: none !important; }
 @media (max-width: 700px) {
   .dd-table :is(th, td) { padding: 4px 6px !important; font-size: 13px; }
   .dd-table td:first-child { min-width: 6.5em; word-break: normal; overflow-wrap: normal; }
+  #rebuild-figures :is(th, td) { padding: 4px !important; font-size: 12px; }
+  #rebuild-figures td:first-child { min-width: 4.5em; }
   .dd-stage { order: -1; }
   .dd-picture { display: contents !important; }
   .dd-picture > * { flex: 1 1 100%; }

@@ -17,14 +17,24 @@ def test_results_are_those_of_these_very_weights(tmp_path, monkeypatch):
     sha256 = checkpoints.load(tmp_path / "tiny").sha256
     cell = {"process": "dirichlet", "split": "test", "images": 9, "sha256": sha256}
     bound = cell | {"kind": "bound", "nll_nats": 61.5, "nll_stderr": 0.25}
-    samples = cell | {"kind": "samples", "sampler": "dirichlet", "steps": 100, "guidance": 1.0, "temperature": 1.0}
+    samples = cell | {
+        "kind": "samples",
+        "sampler": "dirichlet",
+        "steps": 50,
+        "calls": 50,
+        "guidance": 1.0,
+        "temperature": 1.0,
+    }
     samples |= {"schedule": "cosine", "tilt": 0.0}
     samples |= {"fid": 1.25, "fid_floor": 0.75, "accuracy": 0.955}
     other = bound | {"sha256": "0" * 64, "process": "d3pm-absorbing"}
     monkeypatch.setattr(about, "read", lambda: [bound, samples, other])
     text = about.results(models)
     assert "61.50 ± 0.25" in text
-    assert "1.25 (0.75; 9)" in text
+    assert "1.25 (0.75; 9; 50)" in text
+    more = samples | {"steps": 100, "calls": 100, "fid": 1.125}
+    monkeypatch.setattr(about, "read", lambda: [bound, samples, more])
+    assert "1.125 (0.75; 9; 100)" in about.results(models)
     assert "95.5%" in text
     assert "absorbing" not in text
     monkeypatch.setattr(about, "read", list)
