@@ -132,7 +132,7 @@ def save(
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
     with replacing(folder / "model.safetensors") as temporary:
-        temporary.write_bytes(to_bytes(tensors))
+        temporary.write_bytes(to_bytes(tensors))  # save_file lets nobody else read it
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 

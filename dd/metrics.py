@@ -71,3 +71,8 @@ def judge(classifier: Classifier, cells: Tensor, batch: int = 500) -> tuple[Tens
         features.append(h.cpu())
         classes.append(classifier.leave(h).argmax(1).cpu())
     return torch.cat(features), torch.cat(classes)
+
+
+def accuracy(classifier: Classifier, cells: Tensor, labels: Tensor) -> float:
+    """Share of categories (N, H, W) that are classified as their label (N,)."""
+    return float((judge(classifier, cells)[1] == labels).double().mean())

@@ -87,7 +87,7 @@ class Recipe:
             raw.pop("measured", None)
             raw.setdefault("tilt", 0.0)  # of before there was one
             lanes = tuple(Lane(**lane) for lane in raw.pop("lanes"))
-            if raw.get("sha256"):  # a saved run names its schedules, but for those of before there was a choice
+            if raw.get("sha256"):  # a saved run names its schedules, but for those of before checkpoints had one
                 lanes = tuple(_named_schedule(lane) for lane in lanes)
             given = raw.pop("given", None)
             return Recipe(lanes=lanes, given=None if given is None else Given(**given), **raw)
@@ -97,7 +97,8 @@ class Recipe:
 
 
 def _named_schedule(lane: Lane) -> Lane:
-    """ "default" was that of every checkpoint when runs were saved with it."""
+    """With what "default" meant of every checkpoint while runs were saved with it. (A tab that cannot set the schedule
+    of a lane refuses such a recipe of `faces`, whose picture would be another.)"""
     return dataclasses.replace(lane, schedule=default_grid(lane.method)) if lane.schedule == "default" else lane
 
 

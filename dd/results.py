@@ -28,6 +28,11 @@ def read(path: str | Path = RESULTS) -> list[dict[str, Any]]:
     return records
 
 
+def short(figure: float) -> str:
+    """Three digits or more, none of them after an e: 0.294, 86.3, 11,518."""
+    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.3g}"
+
+
 def matches(record: dict[str, Any], wanted: dict[str, Any]) -> bool:
     """Whether a record is of that setting."""
     return all(record.get(key) == value for key, value in wanted.items())

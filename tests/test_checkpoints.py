@@ -35,7 +35,9 @@ def test_interrupted_write_keeps_the_old_weights(tmp_path, monkeypatch):
     folder = write_checkpoint(tmp_path / "a")
     before = checkpoints.sha256(folder / "model.safetensors")
 
-    def full_disk(*_):
+    def full_disk(path, content):
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoints.Path, "write_bytes", full_disk)
@@ -43,6 +45,12 @@ def test_interrupted_write_keeps_the_old_weights(tmp_path, monkeypatch):
         write_checkpoint(tmp_path / "a", seed=1)
     assert checkpoints.sha256(folder / "model.safetensors") == before
     assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_weights_may_be_read_by_who_may_read_the_rest(tmp_path):
+    folder = write_checkpoint(tmp_path / "a")
+    rights = {path.name: path.stat().st_mode for path in folder.iterdir()}
+    assert rights["model.safetensors"] == rights["config.json"]
 
 
 def test_weights_that_do_not_fit_the_configuration(tmp_path):

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from dd import results
 
 
@@ -14,6 +16,13 @@ def test_the_look_up_prefers_the_test_split_then_more_images():
         same | {"split": "held-out", "images": 50, "nll_nats": 3.0},
     ]
     assert results.find_bound(records, "a", "p")["nll_nats"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("figure", "written"), [(0.2944, "0.294"), (86.31, "86.3"), (99.97, "100"), (1203.74, "1,204"), (11518.2, "11,518")]
+)
+def test_figures_are_short_and_never_scientific(figure, written):
+    assert results.short(figure) == written
 
 
 def test_no_file_is_no_results(tmp_path: Path):

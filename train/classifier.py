@@ -3,7 +3,7 @@
     python -m train.classifier --config train/configs/digits-classifier.yaml --data-root DATA [--resume]
     python -m train.classifier --measure checkpoints/digits-classifier --data-root DATA --split test
 
-The first command trains on the training split, prints the accuracy on the 5,000 held-out images as it goes (choices are
+The first command trains on the training split, prints the accuracy on the held-out images as it goes (choices are
 made by that), and leaves a checkpoint in --out. The second measures a checkpoint and writes the figure into its card.
 Every random number of a step is a function of (seed, step), so a resumed run continues exactly.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from dd import checkpoints
 from dd.data import HELD_OUT, DataError, Labelled, load, to_cells
 from dd.device import autocast, best_device
-from dd.metrics import judge
+from dd.metrics import accuracy
 from dd.networks.classifier import Classifier
 from train.denoiser import batch_at
 from train.loop import Loop, add_arguments, sentences
@@ -40,9 +40,10 @@ def images_of(data: dict, split: str, root: str | Path) -> Labelled:
         return load(data["source"], split, root)
     folder = Path(root) / data["folder"]
     images, names = greys(files_of(folder, split, data), data["grid"][0])
-    if names != data["labels"]:
-        raise DataError(f"the classes in {folder} are {', '.join(names)}, not {', '.join(data['labels'])}")
-    return images
+    if unknown := set(names) - set(data["labels"]):
+        raise DataError(f"{folder} has a class {unknown.pop()!r}; known are {', '.join(data['labels'])}")
+    labels = torch.tensor([data["labels"].index(name) for name in names])
+    return Labelled(images.images, labels[images.labels])
 
 
 def augment(images: Tensor, how: dict, generator: torch.Generator) -> Tensor:
@@ -63,11 +64,6 @@ def augment(images: Tensor, how: dict, generator: torch.Generator) -> Tensor:
     grid = F.affine_grid(theta, [B, 1, H, W], align_corners=False)
     moved = F.grid_sample(images[:, None].float(), grid, align_corners=False)
     return moved[:, 0].round().to(torch.uint8)
-
-
-def accuracy(network: Classifier, cells: Tensor, labels: Tensor) -> float:
-    """Share of cells (N, H, W) that are classified as their label (N,)."""
-    return float((judge(network, cells)[1] == labels).double().mean())
 
 
 def train(args: argparse.Namespace) -> None:
@@ -145,42 +141,24 @@ def measure(folder: str | Path, split: str, root: str | Path, device: torch.devi
 
 def card(config: dict, network: Classifier) -> str:
     """The model card, from what is recorded in config.json alone."""
-    name, data, trained = config["name"], config["data"], config["trained"]
-    seen = "thresholded at 0.5" if data["cells"] == "threshold" else f"as {data['K']} grey levels"
-    if data["source"] == "folder":
-        source, licence = config["card"]["data"], config["card"]["terms"]
-        tag, ours = "license: other", "the same terms as the data it was learnt from"
-        seen += f", at {data['grid'][1]} x {data['grid'][0]}"
-        apart = (
-            "Trained on the folder train with light augmentation, but for "
-            f"{data['held_out']:.0%} of it that a hash of\n  the file's name holds out for choices; the folder test is "
-            "for this card."
-        )
-    else:
-        source, licence = LICENCES[data["source"]]
-        tag, ours = f"license: mit\ndatasets: [{data['source']}]", "MIT, as the project; the data keep theirs"
-        apart = (
-            f"Trained on the first {60000 - HELD_OUT:,} training images with light augmentation; the last {HELD_OUT:,} "
-            "are held\n  out for choices, the test split for this card."
-        )
+    name, trained = config["name"], config["trained"]
+    about = _of_folder(config) if config["data"]["source"] == "folder" else _of_data_set(config)
     rows = "".join(f"| {split} | {m['images']:,} | {m['accuracy']:.2%} |\n" for split, m in config["measured"].items())
-    size, width = sum(p.numel() for p in network.parameters()), config["network"]["channels"][-1]
+    size = sum(p.numel() for p in network.parameters())
     return f"""---
-{tag}
+{about["head"]}
 library_name: pytorch
 ---
 # {name}
 
-A residual CNN of {size / 1e6:.2f} M parameters (`dd.networks.classifier.Classifier`, weights in float16) that judges
-samples of this project: class accuracy, and {width} features (mean over the grid of the last level, behind a ReLU)
-for the Frechet distance and precision/recall. It is a judge, not a product: distances in its features compare only
-with each other.
+A residual CNN of {size / 1e6:.2f} M parameters (`dd.networks.classifier.Classifier`, weights in float16).
+{about["use"]}
 
-* Data: {source}, licence {licence}, {seen}, as the samples are.
-  {apart}
+* Data: {about["data"]}. Light augmentation.
+  {about["parts"]}
 * Trained by `python -m train.classifier --config train/configs/{name}.yaml --data-root DATA`,
   seed {trained["seed"]}: {trained["steps"]:,} steps, {trained["minutes"]} minutes on one busy CPU core.
-* Licence of the weights: {ours}.
+* {about["terms"]}.
 
 | split | images | accuracy |
 |---|---|---|
@@ -189,13 +167,49 @@ Measured by `python -m train.classifier --measure checkpoints/{name} --data-root
 """
 
 
+def _of_data_set(config: dict) -> dict[str, str]:
+    """What a card says of a judge of samples, which has seen what samples are: cells of a data set."""
+    data, width = config["data"], config["network"]["channels"][-1]
+    name, licence = LICENCES[data["source"]]
+    seen = "thresholded at 0.5" if data["cells"] == "threshold" else f"as {data['K']} grey levels"
+    return {
+        "head": f"license: mit\ndatasets: [{data['source']}]",
+        "use": f"""\
+It judges samples of this project: class accuracy, and {width} features (mean over the grid of the last level, behind a
+ReLU) for the Frechet distance and precision/recall. Distances in its features compare only with each other.""",
+        "data": f"{name}, licence {licence}, {seen}, as the samples are",
+        "parts": f"""Trained on the first {60000 - HELD_OUT:,} training images; the last {HELD_OUT:,} are held out for
+  choices, the test split for this card.""",
+        "terms": "Licence of the weights: MIT, as the project; the data keep theirs",
+    }
+
+
+def _of_folder(config: dict) -> dict[str, str]:
+    """What a card says of a judge of classes that folders are named for."""
+    data = config["data"]
+    H, W = data["grid"]
+    return {
+        "head": "license: other",
+        "use": f"""\
+It says of what class pictures are: {", ".join(data["labels"])}. Pictures of another size are brought to {W} x {H}.""",
+        "data": f"{config['card']['data']}, at {W} x {H} in {data['K']} grey levels",
+        "parts": f"""Trained on the folder train but for {data["held_out"]:.0%} of it, held out for choices by a hash of
+  the file's name; the folder test is for this card.""",
+        "terms": f"Terms: {config['card']['terms']}; the weights were learnt from these and are for use under the same",
+    }
+
+
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train or measure the classifier that judges samples.")
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--config", help="train: YAML file, see train/configs")
     task.add_argument("--measure", metavar="CHECKPOINT", help="measure this checkpoint instead of training")
     parser.add_argument("--split", default="held-out", choices=("held-out", "test"), help="what --measure looks at")
-    parser.add_argument("--data-root", default="data", help="where torchvision finds or puts the data")
+    parser.add_argument(
+        "--data-root",
+        default="data",
+        help="where torchvision finds or puts the data; what a configuration's folder is relative to",
+    )
     add_arguments(parser, budget_required=False)
     return parser.parse_args(argv)
 

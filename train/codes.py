@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from dd import checkpoints
@@ -46,7 +46,7 @@ class Codes:
         tensors = {"codes": self.codes.to(small), "labels": self.labels.to(torch.int16), "held_out": self.held_out}
         metadata = {"K": str(self.K), "names": json.dumps(self.names), "vqvae_sha256": self.sha256}
         with checkpoints.replacing(Path(path)) as temporary:
-            save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata)
+            temporary.write_bytes(to_bytes({k: v.contiguous() for k, v in tensors.items()}, metadata))
 
 
 def load_codes(path: str | Path) -> Codes:

@@ -17,9 +17,10 @@ asked for is null. The likelihood is that of the network without a class label, 
 
 A denoiser of pictures in folders, as codes or as grey levels, is judged by what its samples show, against every
 picture of a folder (fid_split "all"; train/decoded.py), in the classes that as many of those pictures have, which a
-classifier recognises where there is one (accuracy; accuracy_rebuilt of those pictures themselves); --split is then for
-the likelihood alone. One of codes whose configuration says `of: fashion-mnist` is judged like pixels, by the
-classifier, when its samples are decoded.
+classifier recognises where one for these classes is shipped or given (accuracy; accuracy_rebuilt: of those pictures
+themselves as their cells show them, most of which it may have learnt from); --split is then for the likelihood alone.
+One of codes whose configuration says `of: fashion-mnist` is judged like pixels, by the classifier, when its samples are
+decoded.
 
     python -m train.evaluate checkpoints/faces --data DATA/faces64 --images 5000 --steps 50 --metrics fid --json
 
@@ -156,7 +157,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--by-decade", action="store_true", help="also the path-KL per decade of the process' own time")
     parser.add_argument("--split", default="held-out", choices=("held-out", "test"), help="test: final figures only")
     parser.add_argument(
-        "--classifier", help="folder of the judge, for faces of smiles alone (default: the shipped one)"
+        "--classifier",
+        help="folder of the judge, for pictures in folders of their class alone (default: the shipped one)",
     )
     parser.add_argument(
         "--data-root",

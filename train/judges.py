@@ -17,7 +17,7 @@ from dd import checkpoints
 from dd.checkpoints import Checkpoint, CheckpointError
 from dd.data import LABELS, grid_of, to_cells
 from dd.device import for_inference
-from dd.metrics import frechet_distance, frechet_parts, judge, precision_recall
+from dd.metrics import accuracy, frechet_distance, frechet_parts, judge, precision_recall
 from dd.networks.classifier import Classifier
 from dd.perceptual import WEIGHTS
 from dd.processes import Process
@@ -119,14 +119,16 @@ def find_classifier(config: dict, source: str | Path | None, device: torch.devic
 
 def classifier_of_folders(data: dict, source: str | Path | None, device: torch.device) -> Checkpoint | None:
     """Who says of what class pictures are, of a denoiser's `data`: the classifier of `source`, or the shipped one for
-    folders of these names; None where there is none."""
+    folders of these names; None for others."""
     classes = tuple(data.get("labels", ()))
     if source is None:
         if classes not in CLASSIFIERS_OF_FOLDERS:
             return None
         source = SHIPPED / CLASSIFIERS_OF_FOLDERS[classes]
     found = checkpoints.load(source, device)
-    if tuple(found.config["data"].get("labels", ())) != classes:
+    if not isinstance(found.network, Classifier):
+        raise EvaluationError(f"--classifier {source} is not a classifier; give a folder made by train.classifier")
+    if set(found.config["data"].get("labels", ())) != set(classes):
         raise EvaluationError(f"the classifier {found.name} does not know the classes {', '.join(classes)}")
     return found
 
@@ -143,7 +145,7 @@ def compare(samples: Samples, reference_: Reference) -> dict[str, float | None]:
     features, classes = judge(reference_.classifier, samples.cells)
     of_mean, of_covariance = frechet_parts(features, reference_.features)
     precision, recall = precision_recall(reference_.features, features)
-    right = None if samples.labels is None else share_right(classes, samples.labels)
+    right = None if samples.labels is None else float((classes == samples.labels).double().mean())
     return {
         "fid": of_mean + of_covariance,
         "fid_mean": of_mean,
@@ -168,11 +170,14 @@ def classified(config: dict) -> bool:
     return config["data"].get("of", config["data"]["source"]) not in IN_FOLDERS
 
 
-def judge_name(config: dict, args: argparse.Namespace) -> str:
-    """Whose features the FID is in: the file of SqueezeNet, or the hash of the classifier's weights."""
-    if not classified(config):
-        return WEIGHTS
-    return find_classifier(config, args.classifier, torch.device("cpu")).sha256
+def judge_name(config: dict, args: argparse.Namespace) -> dict[str, str]:
+    """judge: whose features the FID is in, the file of SqueezeNet or the hash of the classifier's weights. class_judge:
+    the hash of who says of what class pictures in folders are, where somebody does."""
+    cpu = torch.device("cpu")
+    if classified(config):
+        return {"judge": find_classifier(config, args.classifier, cpu).sha256}
+    classifier = classifier_of_folders(config["data"], args.classifier, cpu)
+    return {"judge": WEIGHTS} | ({"class_judge": classifier.sha256} if classifier else {})
 
 
 def judge_of(config: dict, args: argparse.Namespace, device: torch.device) -> Judge:
@@ -195,16 +200,16 @@ def judge_of(config: dict, args: argparse.Namespace, device: torch.device) -> Ju
             return found | {"fid_rebuilt": fid_rebuilt, "fid_ratio": found["fid"] / fid_rebuilt}
 
         return Judge(figures)
+    classifier = classifier_of_folders(data, args.classifier, device)
     kind = decoded.cells_of(data)
     gallery = decoded.gallery(kind, args.data_root, grid_of(data)[0] * kind.side, args.images, data.get("labels"))
-    classifier = classifier_of_folders(data, args.classifier, device)
 
     def right(cells: Tensor, labels: Tensor | None) -> float | None:
         """Share of cells that show what their labels say, where there is somebody to ask."""
         if classifier is None or labels is None:
             return None
         seen = as_pixels(Samples(cells, labels, 0.0), kind, data, classifier.config["data"])
-        return share_right(judge(classifier.network, seen.cells)[1], seen.labels)
+        return accuracy(classifier.network, seen.cells, seen.labels)
 
     rebuilt_right = right(gallery.cells, gallery.labels)
 
@@ -213,10 +218,6 @@ def judge_of(config: dict, args: argparse.Namespace, device: torch.device) -> Ju
         return found | {"accuracy": right(samples.cells, samples.labels), "accuracy_rebuilt": rebuilt_right}
 
     return Judge(of_pictures, gallery.labels)
-
-
-def share_right(classes: Tensor, labels: Tensor) -> float:
-    return float((classes == labels).double().mean())
 
 
 def as_pixels(samples: Samples, kind: decoded.Cells, data: dict, pixels: dict) -> Samples:

@@ -122,13 +122,13 @@ def _samples(
     args: argparse.Namespace, cells: list[tuple[Checkpoint, Process, str, int]], device: torch.device
 ) -> Iterator[Job]:
     configs = {checkpoint.sha256: checkpoint.config for checkpoint, *_ in cells}
-    judge_name = cache(lambda sha256: judges.judge_name(configs[sha256], args))
+    judge_name = cache(lambda sha256: judges.judge_name(configs[sha256], args))  # with who says of what class faces are
     judged_by = cache(lambda sha256: judges.judge_of(configs[sha256], args, device))
     for checkpoint, process_, sampler, calls in cells:
         temperature, tilt = sampling_temperature(checkpoint.config, process_.name, args.temperature, args.tilt)
         setting = _setting(args, checkpoint, process_, "samples") | _sampling(args, checkpoint.config, sampler, calls)
         setting |= {"temperature": temperature, "tilt": tilt, "images": args.images}
-        setting["judge"] = judge_name(checkpoint.sha256)
+        setting |= judge_name(checkpoint.sha256)
         yield setting, _samples_job(checkpoint, process_, setting, judged_by)
 
 
@@ -297,12 +297,12 @@ def _steps_bound_table(records: list[Record]) -> str:
 
 def _group(record: Record) -> tuple:
     """Cells that can be compared with each other."""
-    keys = ("split", "guidance", "temperature", "tilt", "images", "seed", "judge")
-    return tuple(record[key] for key in keys)
+    keys = ("split", "guidance", "temperature", "tilt", "images", "seed", "judge", "class_judge")
+    return tuple(record.get(key) for key in keys)
 
 
 def _sample_tables(cells: list[Record]) -> str:
-    split, guidance, temperature, tilt, images, seed, _ = _group(cells[0])
+    split, guidance, temperature, tilt, images, seed, *_ = _group(cells[0])
     name = cells[0]["checkpoint"]
     floor_ = cells[0]["fid_floor"]
     pictures = cells[0]["judge"] == WEIGHTS  # in folders, set against all of them, whatever the split
@@ -316,14 +316,17 @@ def _sample_tables(cells: list[Record]) -> str:
     if len({r["budget"] for r in cells}) > 1:
         for key, title in FIGURES.items():
             if known := [r for r in cells if r[key] is not None]:
-                lines += [f"{title} by network calls:\n", _by(known, "budget", SAMPLER, lambda r, k=key: f"{r[k]:.3g}")]
+                lines += [
+                    f"{title} by network calls:\n",
+                    _by(known, "budget", SAMPLER, lambda r, k=key: results.short(r[k])),
+                ]
         return "\n".join(lines)
     lines += [
         f"| {' | '.join([*SAMPLER, 'calls', *FIGURES.values()])} |",
         "|" + "---|" * (len(SAMPLER) + 1 + len(FIGURES)),
     ]
     for r in cells:
-        figures = ("" if r[key] is None else f"{r[key]:.3g}" for key in FIGURES)
+        figures = ("" if r[key] is None else results.short(r[key]) for key in FIGURES)
         lines.append(f"| {' | '.join([*(r[key] for key in SAMPLER), str(r['calls']), *figures])} |")
     return "\n".join(lines) + "\n"
 
@@ -440,7 +443,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tilt", type=float, help="of the temperature along t (default: as each checkpoint says)")
     parser.add_argument("--minutes", type=float, help="start no new cell after that many minutes")
     parser.add_argument("--split", default="test", choices=("held-out", "test"))
-    parser.add_argument("--classifier", help="folder of the judge (default: the shipped one)")
+    parser.add_argument(
+        "--classifier",
+        help="folder of the judge, for pictures in folders of their class alone (default: the shipped one)",
+    )
     parser.add_argument("--data-root", default="data", help="where torchvision finds or puts the data")
     parser.add_argument("--out", default=results.RESULTS.parent, help="folder of results.jsonl, results.md and plots")
     parser.add_argument("--seed", type=int, default=0)

@@ -9,7 +9,8 @@ from dd.checkpoints import ARCHITECTURES
 from dd.models import Models
 from dd.processes import EVERY, suits, traits
 from dd.recipe import sampling_schedule, sampling_temperature
-from dd.results import find_bound, find_samples, read
+from dd.results import find_bound, find_samples, read, short
+from dd.samplers import steps_for
 from dd.ui.controls import PROCESS_NAMES
 
 TEXT = (Path(__file__).parent / "static" / "about.md").read_text()
@@ -51,7 +52,8 @@ def results(models: Models) -> str:
             bound = find_bound(records, sha256, process_name) or {}
             sampler = made.methods[0]
             schedule = sampling_schedule(config, sampler)
-            cells = (find_samples(records, sha256, process_name, sampler, n, schedule, 1.0, *own) for n in CALLS)
+            steps = (steps_for(n, sampler) for n in CALLS)
+            cells = (find_samples(records, sha256, process_name, sampler, n, schedule, 1.0, *own) for n in steps)
             cell = next(filter(None, cells), {})
             if bound or cell:
                 rows.append([name, PROCESS_NAMES.get(process_name, process_name), *(_shown(bound, cell))])
@@ -77,7 +79,7 @@ def _shown(bound: dict, cell: dict) -> list[str]:
     if not cell:
         return [nats, "not measured", "not measured"]
     accuracy = "–" if cell.get("accuracy") is None else f"{cell['accuracy']:.1%}"
-    return [nats, f"{cell['fid']:.4g} ({cell['fid_floor']:.3g}; {cell['images']:,}; {cell['calls']})", accuracy]
+    return [nats, f"{short(cell['fid'])} ({short(cell['fid_floor'])}; {cell['images']:,}; {cell['calls']})", accuracy]
 
 
 def _body(card: str) -> str:

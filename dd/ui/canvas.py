@@ -53,8 +53,8 @@ class Chosen:
 class Canvas:
     """How a visitor's picture comes onto the canvas, and how a recipe begins from it.
 
-    What the page calls gives (Chosen, the picture as the canvas takes it, the note on uploads). inpaint: the canvas is
-    one to paint on.
+    inpaint: the canvas is one to paint on. Most of what the page calls begins with the same three: (Chosen, the picture
+    as the canvas takes it, the note on uploads).
     """
 
     def __init__(self, models: Models, engine: Engine, inpaint: bool):
@@ -91,7 +91,7 @@ class Canvas:
         return self.put(chosen, name, run.cells[0][0])
 
     def take(self, session: Session | None, chosen: Chosen | None) -> tuple:
-        """What is on Generate, with its model before and the model's choices behind."""
+        """What is on Generate: its model, the three, and what that model has for the other controls."""
         try:
             name, cells = (session or Session()).chosen()
         except ValueError as error:
@@ -103,7 +103,7 @@ class Canvas:
         return name, *taken, processes, first_method("dirichlet"), classes, own
 
     def bring(self, path: str | None, name: str, chosen: Chosen | None) -> tuple:
-        """Another picture of the visitor's, or none, is framed as at first."""
+        """Another picture of the visitor's, or none, is framed as at first: the three, and the frame."""
         return *self.frame(path, name, chosen, *MIDDLE_SQUARE), *MIDDLE_SQUARE
 
     def frame(self, path: str | None, name: str, chosen: Chosen | None, *framing: float) -> tuple:

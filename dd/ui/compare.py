@@ -159,6 +159,6 @@ def _row(run: Run, i: int, records: list[dict]) -> list[str]:
 
     return [
         title(lane), str(run.views[-1][i].calls), f"{seconds:.2f}", show(bound, "nll_nats", form="{:.2f}"),
-        show(stored, "fid", "fid_floor", "images", form="{:.2f} ({:.2f}; {:,})"),
+        show(stored, "fid", "fid_floor", "images", form="{:,.2f} ({:,.2f}; {:,})"),
         show(stored, "accuracy", form="{:.1%}"),
     ]  # fmt: skip

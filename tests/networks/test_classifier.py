@@ -104,7 +104,7 @@ def test_folders_are_classes_and_their_card_says_under_what_terms(tmp_path: Path
     assert "for nobody else" in card
     config["data"]["labels"] = ["flat", "round"]
     (tmp_path / "bars.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(SystemExit, match="are flat, upright, not flat, round"):
+    with pytest.raises(SystemExit, match="a class 'upright'; known are flat, round"):
         run(tmp_path / "bars.yaml", tmp_path / "other", "--data-root", str(tmp_path))
 
 

@@ -22,6 +22,12 @@ needs_weights = pytest.mark.skipif(
 N = 12
 
 
+@pytest.fixture(autouse=True)
+def nobody_to_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is shipped is no part of these tests."""
+    monkeypatch.setattr(judges, "CLASSIFIERS_OF_FOLDERS", {})
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """Checkpoints `faces` and `faces-vqvae`, and pictures/{neutral,smiling}/*.png."""
@@ -190,18 +196,41 @@ def test_pixels_of_folders_are_trained_on_and_judged_like_codes(root: Path, tmp_
 def test_a_classifier_of_the_folders_names_says_which_samples_are_what_was_asked_for(
     root: Path, tmp_path: Path, capsys
 ):
-    """It sees pictures of 32 x 32 at 16 x 16, and is asked about the real ones as their codes show them too."""
-    pixels = {"source": "folder", "K": 16, "cells": "levels", "grid": [16, 16], "labels": ["neutral", "smiling"]}
+    """It sees pictures of 32 x 32 at 16 x 16, has its classes in another order, and is asked about the real ones as
+    their codes show them too."""
+    pixels = {"source": "folder", "K": 16, "cells": "levels", "grid": [16, 16], "labels": ["smiling", "neutral"]}
     network = {"K": 16, "classes": 2, "channels": [4, 8]}
-    write_checkpoint(tmp_path / "judge", architecture="classifier", network=network, data=pixels)
-    record = run(root, capsys, "--metrics", "fid", "--classifier", str(tmp_path / "judge"))
-    classifier = checkpoints.load(tmp_path / "judge").network
     kind = decoded.cells_of(of_codes(root))
     gallery = decoded.gallery(kind, root / "pictures", 32, N, ["neutral", "smiling"])
-    smaller = torch.nn.functional.interpolate(kind.show(gallery.cells), (16, 16), mode="bicubic", antialias=True)
-    seen = classifier((255 * smaller.clamp(0, 1)).round()[:, 0].long() * 16 // 256).argmax(1)
-    assert record["accuracy_rebuilt"] == pytest.approx(float((seen == gallery.labels).double().mean()))
-    assert 0 <= record["accuracy"] <= 1
+
+    def seen(cells: torch.Tensor) -> torch.Tensor:
+        smaller = torch.nn.functional.interpolate(kind.show(cells), (16, 16), mode="bicubic", antialias=True)
+        return (255 * smaller.clamp(0, 1)).round()[:, 0].long() * 16 // 256
+
+    config = {"architecture": "classifier", "network": network, "data": pixels}
+    classifier = checkpoints.build(config).eval()
+    with torch.no_grad():  # half of the pictures are the one, half the other
+        w = torch.randn(8, generator=torch.Generator().manual_seed(0))
+        middle = (classifier.features(seen(gallery.cells)) @ w).median()
+        classifier.leave.weight.copy_(torch.stack([w, -w]))
+        classifier.leave.bias.copy_(torch.stack([-middle, middle]))
+    checkpoints.save(tmp_path / "judge", classifier.state_dict(), config)
+    classifier = checkpoints.load(tmp_path / "judge").network
+    record = run(root, capsys, "--metrics", "fid", "--classifier", str(tmp_path / "judge"))
+    checkpoint = loading.load_denoiser(root / "faces", torch.device("cpu"))
+    process_ = loading.find_process("dirichlet", checkpoint.config)
+    made = judges.sample(checkpoint, process_, "dirichlet", 2, N, 0, labels=gallery.labels).cells
+
+    def right(cells: torch.Tensor) -> float:
+        found = classifier(seen(cells)).argmax(1)
+        return float((1 - found == gallery.labels).double().mean())
+
+    assert len(classifier(seen(gallery.cells)).argmax(1).unique()) == 2
+    assert record["accuracy"] != record["accuracy_rebuilt"]
+    assert record["accuracy"] == pytest.approx(right(made))
+    assert record["accuracy_rebuilt"] == pytest.approx(right(gallery.cells))
+    with pytest.raises(SystemExit, match="not a classifier"):
+        run(root, capsys, "--metrics", "fid", "--classifier", str(root / "faces"))
     write_checkpoint(
         tmp_path / "other", architecture="classifier", network=network, data=pixels | {"labels": ["cat", "dog"]}
     )

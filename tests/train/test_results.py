@@ -1,16 +1,18 @@
 """train.results and dd.results: cells are measured once, a stopped run goes on, look-ups say what was measured."""
 
+import argparse
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from dd import results
+from dd import checkpoints, results
+from dd.perceptual import WEIGHTS
 from dd.processes import process
 from dd.samplers import steps_for
 from tests.tiny import write_checkpoint
-from train import bounds
+from train import bounds, judges
 from train import results as script
 
 BUDGETS = 2
@@ -150,6 +152,16 @@ def test_another_judge_is_another_cell(folder: Path, capsys: pytest.CaptureFixtu
     assert {r["kind"] for r in new} == {"samples"}
     assert len(new) == sum(r["kind"] == "samples" for r in old)
     assert {r["judge"] for r in new}.isdisjoint(r.get("judge") for r in old)
+
+
+def test_who_says_what_faces_are_is_a_part_of_their_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pixels = {"source": "folder", "K": 16, "cells": "levels", "grid": [16, 16], "labels": ["neutral", "smiling"]}
+    network = {"K": 16, "classes": 2, "channels": [4, 8]}
+    judge = write_checkpoint(tmp_path / "judge", architecture="classifier", network=network, data=pixels)
+    named = judges.judge_name({"data": pixels}, argparse.Namespace(classifier=judge))
+    assert named == {"judge": WEIGHTS, "class_judge": checkpoints.sha256(judge / "model.safetensors")}
+    monkeypatch.setattr(judges, "CLASSIFIERS_OF_FOLDERS", {})
+    assert judges.judge_name({"data": pixels}, argparse.Namespace(classifier=None)) == {"judge": WEIGHTS}
 
 
 def test_only_the_kinds_that_are_asked_for_are_measured(folder: Path, capsys: pytest.CaptureFixture):

@@ -32,9 +32,9 @@ def test_results_are_those_of_these_very_weights(tmp_path, monkeypatch):
     text = about.results(models)
     assert "61.50 ± 0.25" in text
     assert "1.25 (0.75; 9; 50)" in text
-    more = samples | {"steps": 100, "calls": 100, "fid": 1.125}
+    more = samples | {"steps": 100, "calls": 100, "fid": 11518.2}
     monkeypatch.setattr(about, "read", lambda: [bound, samples, more])
-    assert "1.125 (0.75; 9; 100)" in about.results(models)
+    assert "11,518 (0.75; 9; 100)" in about.results(models)
     assert "95.5%" in text
     assert "absorbing" not in text
     monkeypatch.setattr(about, "read", list)

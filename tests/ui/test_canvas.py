@@ -6,9 +6,11 @@ import pytest
 from PIL import Image
 
 from dd.models import Models
-from dd.recipe import RecipeError
+from dd.recipe import Recipe, RecipeError
+from dd.runs import Run
 from dd.ui.canvas import EDGE, MIDDLE, MIDDLE_SQUARE, REGIONS, Canvas, Chosen, known_cells, outside, painted_over
 from dd.ui.engine import Engine
+from dd.ui.session import Session
 
 VALUES = ({}, 0.5, "dirichlet", "dirichlet", 4, 2, "any", 1.0, 0)  # of the controls after the picture
 
@@ -60,6 +62,32 @@ def test_an_uploaded_picture_is_chosen_and_one_that_was_generated_survives_takin
     cells = generated.cells
     assert canvas.frame(None, "tiny", generated, *MIDDLE_SQUARE)[0].cells == cells
     assert canvas.make("tiny", "any", Chosen("another")) == (gr.skip(),) * 3
+
+
+def test_what_is_on_generate_is_taken_over_with_its_model(canvas):
+    run = Run(Recipe("tiny", steps=4, images=2), canvas.models)
+    run.exhaust()
+    session = Session()
+    session.run = run
+    name, chosen, shown, note, *_ = canvas.take(session, Chosen("another", ((0,),)))
+    assert (name, chosen.name, note) == ("tiny", "tiny", MIDDLE)
+    assert chosen.cells == tuple(map(tuple, run.cells[0][0].tolist()))
+    assert shown
+    with pytest.raises(gr.Error):
+        canvas.take(None, None)
+
+
+def test_a_region_is_painted_over_and_noise_is_shown_only_of_a_picture(canvas):
+    cells = ((0,) * 28,) * 28
+    assert canvas.noised("tiny", None, *VALUES) is None
+    with pytest.raises(gr.Error, match="no picture yet"):
+        canvas.paint("Left", None)
+    if canvas.inpaint:
+        painted = canvas.paint("Left", Chosen("tiny", cells))
+        assert known_cells(painted, 28, 28) == outside("Left", 28, 28)
+    else:
+        assert np.asarray(canvas.noised("tiny", Chosen("tiny", cells), *VALUES)).std() > 0
+        assert canvas.noised("tiny", Chosen("tiny", cells), {}, 0.5, "gaussian", *VALUES[3:]) == gr.skip()
 
 
 def test_a_recipe_needs_a_picture_of_its_own_model(canvas):
