@@ -332,9 +332,9 @@ def _sample_tables(cells: list[Record]) -> str:
 
 
 def _scatter(cells: list[Record]) -> str:
-    """What a single floor, and so a single FID, is off by; where a cell knows it."""
+    """What a single floor is off by, where a cell knows it."""
     known = [r["fid_floor_sd"] for r in cells if r.get("fid_floor_sd")]
-    return f", which scatters by {known[0]:.2g} from draw to draw, as every FID here does" if known else ""
+    return f", with a standard deviation of {known[0]:.2g} from draw to draw" if known else ""
 
 
 def _time_table(times: list[Record]) -> str:
@@ -357,8 +357,9 @@ def _by(cells: list[Record], column: str, row: tuple[str, ...], figure: Callable
 def page(old: str, records: list[Record]) -> str:
     """The page with everything between the marks replaced; the marks are added at the end where there are none."""
     text = (
-        f"{BEGIN}\n\nMade by `python -m train.results --checkpoints checkpoints/NAME --data-root DATA`, with "
-        "`--images`, `--bound-images` and `--split` as each table says. FID, "
+        f"{BEGIN}\n\nMade by `python -m train.results --checkpoints checkpoints/NAME --data-root DATA`, with `--kinds`, "
+        "`--processes`, `--samplers`, `--calls`, `--schedule`, `--images`, `--bound-images`, `--split` and `--seed` as "
+        "each table says (faces: DATA/faces64). FID, "
         f"precision and recall (k = {NEIGHBOURS}) are in the features of the project's own classifier, or for faces of "
         "SqueezeNet, and compare only with each other, at the same number of images. Heun and Langevin steps call "
         "the network twice, guidance doubles every call; a column may hold a cell with up to three calls "
