@@ -358,8 +358,8 @@ def page(old: str, records: list[Record]) -> str:
     """The page with everything between the marks replaced; the marks are added at the end where there are none."""
     text = (
         f"{BEGIN}\n\nMade by `python -m train.results --checkpoints checkpoints/NAME --data-root DATA`, with "
-        "`--kinds`, `--processes`, `--samplers`, `--calls`, `--schedule`, `--images`, `--bound-images`, `--split` and `--seed` as "
-        "each table says (faces: DATA/faces64). FID, "
+        "`--kinds`, `--processes`, `--samplers`, `--calls`, `--schedule`, `--images`, `--bound-images`, `--split` "
+        "and `--seed` as each table says (faces: DATA/faces64). FID, "
         f"precision and recall (k = {NEIGHBOURS}) are in the features of the project's own classifier, or for faces of "
         "SqueezeNet, and compare only with each other, at the same number of images. Heun and Langevin steps call "
         "the network twice, guidance doubles every call; a column may hold a cell with up to three calls "
