@@ -264,7 +264,7 @@ def tables(records: list[Record]) -> str:
         times = [r for r in mine if r["kind"] == "time"]
         for kind in dict.fromkeys((r["guidance"], r["machine"]) for r in times):
             out.append(_time_table([r for r in times if (r["guidance"], r["machine"]) == kind]))
-        if samples:
+        if plotted(samples):
             out.append(f"![FID and time against network calls](fid-{name}.svg)\n")
     return "\n".join(out)
 
@@ -370,12 +370,19 @@ def page(old: str, records: list[Record]) -> str:
     return (old.rstrip() or "# Results") + f"\n\n{text}\n"
 
 
+def plotted(samples: list[Record]) -> list[Record]:
+    """The group with most settings, where it has more than one number of calls."""
+    groups = [[r for r in samples if _group(r) == group] for group in dict.fromkeys(map(_group, samples))]
+    cells = max(groups, key=lambda cells: (len(cells), cells[0]["images"]), default=[])
+    return cells if len({r["budget"] for r in cells}) > 1 else []
+
+
 def plot(name: str, records: list[Record], folder: Path) -> None:
-    """FID and seconds against network calls, one line a process and sampler, of the group with most settings."""
+    """FID and seconds against network calls, one line a process and sampler."""
     mine = of_checkpoint(records, name)
     samples, times = ([r for r in mine if r["kind"] == kind] for kind in ("samples", "time"))
-    most = max(map(_group, samples), key=lambda group: (sum(_group(r) == group for r in samples), group[4]))
-    cells = [r for r in samples if _group(r) == most]
+    if not (cells := plotted(samples)):
+        return
     colours = {p: f"C{i}" for i, p in enumerate(dict.fromkeys(r["process"] for r in cells))}
     codes = cells[0]["judge"] == WEIGHTS
     panels = [("fid", f"FID ({'SqueezeNet' if codes else 'own classifier'})", cells)]
@@ -389,7 +396,7 @@ def plot(name: str, records: list[Record], folder: Path) -> None:
     for process_, *how in dict.fromkeys(tuple(r[key] for key in SAMPLER) for r in cells):
         mine = dict.fromkeys((r["sampler"], r["schedule"]) for r in cells if r["process"] == process_)
         i = list(mine).index(tuple(how))
-        style = {"color": colours[process_], "marker": "osD^v"[i % 5], "linestyle": ("-", "--", ":", "-.")[i % 4]}
+        style = {"color": colours[process_], "marker": "osD^vP*"[i % 7], "linestyle": ("-", "--", ":", "-.")[i % 4]}
         for axis, (what, _, known) in zip(axes, panels, strict=True):
             line = [r for r in known if [r[key] for key in SAMPLER] == [process_, *how]]
             line.sort(key=lambda r: r["calls"])

@@ -180,6 +180,7 @@ def test_another_schedule_is_another_cell(folder: Path, capsys: pytest.CaptureFi
     lines = (folder / "docs" / "results.md").read_text().splitlines()
     rows = [line for line in lines if line.startswith("| d3pm-absorbing | ancestral | ")]
     assert [line.split(" | ")[2] for line in rows] == ["cosine", "early"]
+    assert not (folder / "docs" / "fid-toy.svg").exists()  # of one number of calls
     assert run(folder, *few, "--schedule", "nichol") == records  # which the chain has not
 
 
