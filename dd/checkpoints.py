@@ -131,8 +131,7 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
-    with replacing(folder / "model.safetensors") as temporary:
-        temporary.write_bytes(to_bytes(tensors))  # save_file lets nobody else read it
+    write_tensors(folder / "model.safetensors", tensors)
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 
@@ -145,6 +144,12 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file with the user's usual rights, which save_file would keep from everybody else."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(to_bytes(tensors, metadata))
 
 
 def write_text(path: Path, text: str) -> None:

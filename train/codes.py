@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from dd import checkpoints
@@ -45,8 +44,7 @@ class Codes:
         small = torch.uint8 if self.K <= 256 else torch.int16
         tensors = {"codes": self.codes.to(small), "labels": self.labels.to(torch.int16), "held_out": self.held_out}
         metadata = {"K": str(self.K), "names": json.dumps(self.names), "vqvae_sha256": self.sha256}
-        with checkpoints.replacing(Path(path)) as temporary:
-            temporary.write_bytes(to_bytes({k: v.contiguous() for k, v in tensors.items()}, metadata))
+        checkpoints.write_tensors(Path(path), {k: v.contiguous() for k, v in tensors.items()}, metadata)
 
 
 def load_codes(path: str | Path) -> Codes:

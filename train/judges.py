@@ -101,13 +101,11 @@ def find_classifier(config: dict, source: str | Path | None, device: torch.devic
     if source is None:
         source = SHIPPED / CLASSIFIERS.get(known, f"{known}-classifier")
     try:
-        judge_ = checkpoints.load(source, device)
+        judge_ = _load_classifier(source, device)
     except CheckpointError as error:
         raise EvaluationError(
             f"FID needs a classifier ({error}). Train one with python -m train.classifier and give it with --classifier"
         ) from error
-    if not isinstance(judge_.network, Classifier):
-        raise EvaluationError(f"--classifier {source} is not a classifier; give a folder made by train.classifier")
     K = judge_.network.K if config["data"]["source"] == "codes" else config["data"]["K"]
     if (judge_.config["data"]["source"], judge_.network.K) != (known, K):
         raise EvaluationError(
@@ -125,11 +123,16 @@ def classifier_of_folders(data: dict, source: str | Path | None, device: torch.d
         if classes not in CLASSIFIERS_OF_FOLDERS:
             return None
         source = SHIPPED / CLASSIFIERS_OF_FOLDERS[classes]
+    found = _load_classifier(source, device)
+    if set(found.config["data"].get("labels", ())) != set(classes):
+        raise EvaluationError(f"the classifier {found.name} does not know the classes {', '.join(classes)}")
+    return found
+
+
+def _load_classifier(source: str | Path, device: torch.device) -> Checkpoint:
     found = checkpoints.load(source, device)
     if not isinstance(found.network, Classifier):
         raise EvaluationError(f"--classifier {source} is not a classifier; give a folder made by train.classifier")
-    if set(found.config["data"].get("labels", ())) != set(classes):
-        raise EvaluationError(f"the classifier {found.name} does not know the classes {', '.join(classes)}")
     return found
 
 

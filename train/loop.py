@@ -132,7 +132,7 @@ class Loop:
     def _evaluate(self, evaluate: Callable[[], dict]) -> None:
         try:
             figures = evaluate()
-        except (OSError, SafetensorError) as error:  # a full disk, and what safetensors makes of one
+        except OSError as error:  # a full disk
             print(f"warning: could not write into {self.out} ({error}). Free some space, then --resume.", flush=True)
             return
         if figures:

@@ -122,7 +122,7 @@ def _samples(
     args: argparse.Namespace, cells: list[tuple[Checkpoint, Process, str, int]], device: torch.device
 ) -> Iterator[Job]:
     configs = {checkpoint.sha256: checkpoint.config for checkpoint, *_ in cells}
-    judge_name = cache(lambda sha256: judges.judge_name(configs[sha256], args))  # with who says of what class faces are
+    judge_name = cache(lambda sha256: judges.judge_name(configs[sha256], args))
     judged_by = cache(lambda sha256: judges.judge_of(configs[sha256], args, device))
     for checkpoint, process_, sampler, calls in cells:
         temperature, tilt = sampling_temperature(checkpoint.config, process_.name, args.temperature, args.tilt)

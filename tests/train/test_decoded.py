@@ -188,7 +188,7 @@ def test_pixels_of_folders_are_trained_on_and_judged_like_codes(root: Path, tmp_
     assert 0 < record["fid_mean"] < record["fid"]
     assert 0 < record["fid_rebuilt_mean"] < record["fid_rebuilt"]
     assert record["fid_ratio"] == pytest.approx(record["fid"] / record["fid_rebuilt"])
-    assert (record["fid_split"], record["split"]) == ("all", "held-out")
+    assert (record["fid_split"], record["split"], record["accuracy"]) == ("all", "held-out", None)
     assert record["bits_per_dim"] == pytest.approx(record["nll_nats"] / 256 / np.log(2))
 
 
