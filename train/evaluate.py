@@ -56,7 +56,7 @@ from train.bounds import (
     likelihood,
     stderr,
 )
-from train.judges import classified, judge_of, sample
+from train.judges import classified, find_judge, sample
 from train.loading import DATA_SEED, EvaluationError, find_process, load_cells, load_denoiser, with_vqvae
 from train.loop import sentences
 
@@ -115,7 +115,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         record["split"] = args.split if "nll" in args.metrics else None
     if "fid" in args.metrics:  # first, since a missing classifier or data set shall not cost the sampling
         record["fid_split"] = args.split if classified(config) else "all"
-        judge_ = judge_of(config, args, device)
+        standard = find_judge(config, args, device).standard()
     if "nll" in args.metrics:
         x0 = load_cells(config, args.split, args.data_root, args.images)
         bound = continuous_bound(process_, checkpoint.network, x0, noise(), args.repeats)
@@ -129,7 +129,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         if args.by_decade:
             record["decades"] = by_decade(process_, checkpoint.network, bound, x0, noise())
     if {"fid", "time"} & set(args.metrics):
-        labels = judge_.labels if "fid" in args.metrics else None
+        labels = standard.labels if "fid" in args.metrics else None
         samples = sample(
             checkpoint, process_, sampler, args.steps, args.images, args.seed,
             schedule=args.schedule, guidance=args.guidance, temperature=temperature, tilt=tilt, labels=labels,
@@ -137,7 +137,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         if "time" in args.metrics:
             record["seconds_per_image"] = samples.seconds_per_image
         if "fid" in args.metrics:
-            record |= judge_.figures(samples)
+            record |= standard.figures(samples)
     return record
 
 

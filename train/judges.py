@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from statistics import mean, median_low, stdev
 
@@ -161,11 +162,22 @@ def compare(samples: Samples, reference_: Reference) -> dict[str, float | None]:
 
 
 @dataclass(frozen=True)
-class Judge:
-    """figures: what is said of samples. labels: the classes (N,) that they are to have, None for uniform draws."""
+class Standard:
+    """Real images, and what is said of samples beside them. labels: the classes (N,) that the samples are to have, None
+    for uniform draws."""
 
     figures: Callable[[Samples], dict[str, float | None]]
     labels: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Judge:
+    """name: who judges, a part of a stored cell. `judge`: whose features the FID is in, the file of SqueezeNet or the
+    hash of the classifier's weights; `class_judge`: the hash of who says of what class pictures in folders are, where
+    somebody does. standard: loads the real images, once."""
+
+    name: dict[str, str]
+    standard: Callable[[], Standard]
 
 
 def classified(config: dict) -> bool:
@@ -173,42 +185,46 @@ def classified(config: dict) -> bool:
     return config["data"].get("of", config["data"]["source"]) not in IN_FOLDERS
 
 
-def judge_name(config: dict, args: argparse.Namespace) -> dict[str, str]:
-    """judge: whose features the FID is in, the file of SqueezeNet or the hash of the classifier's weights. class_judge:
-    the hash of who says of what class pictures in folders are, where somebody does."""
-    cpu = torch.device("cpu")
-    if classified(config):
-        return {"judge": find_classifier(config, args.classifier, cpu).sha256}
-    classifier = classifier_of_folders(config["data"], args.classifier, cpu)
-    return {"judge": WEIGHTS} | ({"class_judge": classifier.sha256} if classifier else {})
-
-
-def judge_of(config: dict, args: argparse.Namespace, device: torch.device) -> Judge:
+def find_judge(config: dict, args: argparse.Namespace, device: torch.device) -> Judge:
     """A classifier, or SqueezeNet for what the samples show (config of codes: see with_vqvae)."""
-    data = config["data"]
     if classified(config):
         classifier = find_classifier(config, args.classifier, device)
-        if data["source"] != "codes":
-            reference_ = reference(config, classifier.network, args.split, args.images, args.data_root)
-            return Judge(lambda samples: compare(samples, reference_))
-        pixels, kind = classifier.config["data"], decoded.cells_of(data)
-        if unknown := set(data["labels"]) - set(LABELS[pixels["source"]]):
-            raise EvaluationError(f"{classifier.name} knows no class {unknown.pop()!r}, which {config['name']} has")
-        reference_ = reference(classifier.config, classifier.network, args.split, args.images, args.data_root)
-        rebuilt = Samples(load_cells(config, args.split, args.data_root, args.images), None, 0.0)
-        fid_rebuilt = compare(as_pixels(rebuilt, kind, data, pixels), reference_)["fid"]
+        standard = of_codes if config["data"]["source"] == "codes" else of_pixels
+        return Judge({"judge": classifier.sha256}, cache(partial(standard, config, classifier, args)))
+    classifier = classifier_of_folders(config["data"], args.classifier, device)
+    class_judge = {"class_judge": classifier.sha256} if classifier else {}
+    return Judge({"judge": WEIGHTS} | class_judge, cache(partial(of_pictures, config["data"], classifier, args)))
 
-        def figures(samples: Samples) -> dict[str, float | None]:
-            found = compare(as_pixels(samples, kind, data, pixels), reference_)
-            return found | {"fid_rebuilt": fid_rebuilt, "fid_ratio": found["fid"] / fid_rebuilt}
 
-        return Judge(figures)
-    classifier = classifier_of_folders(data, args.classifier, device)
+def of_pixels(config: dict, classifier: Checkpoint, args: argparse.Namespace) -> Standard:
+    """Samples as they are, in the features of the classifier."""
+    reference_ = reference(config, classifier.network, args.split, args.images, args.data_root)
+    return Standard(lambda samples: compare(samples, reference_))
+
+
+def of_codes(config: dict, classifier: Checkpoint, args: argparse.Namespace) -> Standard:
+    """Decoded samples in the features of the classifier, beside decoded real images."""
+    data, pixels, kind = config["data"], classifier.config["data"], decoded.cells_of(config["data"])
+    if unknown := set(data["labels"]) - set(LABELS[pixels["source"]]):
+        raise EvaluationError(f"{classifier.name} knows no class {unknown.pop()!r}, which {config['name']} has")
+    reference_ = reference(classifier.config, classifier.network, args.split, args.images, args.data_root)
+    rebuilt = Samples(load_cells(config, args.split, args.data_root, args.images), None, 0.0)
+    fid_rebuilt = compare(as_pixels(rebuilt, kind, data, pixels), reference_)["fid"]
+
+    def figures(samples: Samples) -> dict[str, float | None]:
+        found = compare(as_pixels(samples, kind, data, pixels), reference_)
+        return found | {"fid_rebuilt": fid_rebuilt, "fid_ratio": found["fid"] / fid_rebuilt}
+
+    return Standard(figures)
+
+
+def of_pictures(data: dict, classifier: Checkpoint | None, args: argparse.Namespace) -> Standard:
+    """What samples show, in SqueezeNet's features; their classes as the classifier sees them, where there is one."""
     kind = decoded.cells_of(data)
     gallery = decoded.gallery(kind, args.data_root, grid_of(data)[0] * kind.side, args.images, data.get("labels"))
 
     def right(cells: Tensor, labels: Tensor | None) -> float | None:
-        """Share of cells that show what their labels say, where there is somebody to ask."""
+        """Share of cells that show what their labels say."""
         if classifier is None or labels is None:
             return None
         seen = as_pixels(Samples(cells, labels, 0.0), kind, data, classifier.config["data"])
@@ -216,11 +232,11 @@ def judge_of(config: dict, args: argparse.Namespace, device: torch.device) -> Ju
 
     rebuilt_right = right(gallery.cells, gallery.labels)
 
-    def of_pictures(samples: Samples) -> dict[str, float | None]:
+    def figures(samples: Samples) -> dict[str, float | None]:
         found = decoded.compare(kind, samples.cells, gallery)
         return found | {"accuracy": right(samples.cells, samples.labels), "accuracy_rebuilt": rebuilt_right}
 
-    return Judge(of_pictures, gallery.labels)
+    return Standard(figures, gallery.labels)
 
 
 def as_pixels(samples: Samples, kind: decoded.Cells, data: dict, pixels: dict) -> Samples:

@@ -122,14 +122,14 @@ def _samples(
     args: argparse.Namespace, cells: list[tuple[Checkpoint, Process, str, int]], device: torch.device
 ) -> Iterator[Job]:
     configs = {checkpoint.sha256: checkpoint.config for checkpoint, *_ in cells}
-    judge_name = cache(lambda sha256: judges.judge_name(configs[sha256], args))
-    judged_by = cache(lambda sha256: judges.judge_of(configs[sha256], args, device))
+    judge = cache(lambda sha256: judges.find_judge(configs[sha256], args, device))
     for checkpoint, process_, sampler, calls in cells:
         temperature, tilt = sampling_temperature(checkpoint.config, process_.name, args.temperature, args.tilt)
         setting = _setting(args, checkpoint, process_, "samples") | _sampling(args, checkpoint.config, sampler, calls)
         setting |= {"temperature": temperature, "tilt": tilt, "images": args.images}
-        setting |= judge_name(checkpoint.sha256)
-        yield setting, _samples_job(checkpoint, process_, setting, judged_by)
+        judge_ = judge(checkpoint.sha256)
+        setting |= judge_.name
+        yield setting, _samples_job(checkpoint, process_, setting, judge_)
 
 
 def _flow_bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]]) -> Iterator[Job]:
@@ -184,12 +184,10 @@ def _bound_job(
     return measure
 
 
-def _samples_job(
-    checkpoint: Checkpoint, process_: Process, setting: Record, judged_by: Callable[[str], Judge]
-) -> Callable[[], Record]:
+def _samples_job(checkpoint: Checkpoint, process_: Process, setting: Record, judge: Judge) -> Callable[[], Record]:
     def measure() -> Record:
-        judge_ = judged_by(checkpoint.sha256)
-        return judge_.figures(_sample(checkpoint, process_, setting, labels=judge_.labels))
+        standard = judge.standard()
+        return standard.figures(_sample(checkpoint, process_, setting, labels=standard.labels))
 
     return measure
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from dd import checkpoints, results
 from dd.perceptual import WEIGHTS
@@ -158,10 +159,11 @@ def test_who_says_what_faces_are_is_a_part_of_their_cells(tmp_path: Path, monkey
     pixels = {"source": "folder", "K": 16, "cells": "levels", "grid": [16, 16], "labels": ["neutral", "smiling"]}
     network = {"K": 16, "classes": 2, "channels": [4, 8]}
     judge = write_checkpoint(tmp_path / "judge", architecture="classifier", network=network, data=pixels)
-    named = judges.judge_name({"data": pixels}, argparse.Namespace(classifier=judge))
+    cpu = torch.device("cpu")
+    named = judges.find_judge({"data": pixels}, argparse.Namespace(classifier=judge), cpu).name
     assert named == {"judge": WEIGHTS, "class_judge": checkpoints.sha256(judge / "model.safetensors")}
     monkeypatch.setattr(judges, "CLASSIFIERS_OF_FOLDERS", {})
-    assert judges.judge_name({"data": pixels}, argparse.Namespace(classifier=None)) == {"judge": WEIGHTS}
+    assert judges.find_judge({"data": pixels}, argparse.Namespace(classifier=None), cpu).name == {"judge": WEIGHTS}
 
 
 def test_only_the_kinds_that_are_asked_for_are_measured(folder: Path, capsys: pytest.CaptureFixture):
