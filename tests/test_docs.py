@@ -1,4 +1,5 @@
-"""The documents' links lead somewhere, and every formula of docs/math.md names code that exists."""
+"""The documents' links lead somewhere, every formula of docs/math.md names code that exists, and the README's table
+says what was measured of the shipped weights."""
 
 import importlib
 import re
@@ -6,12 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from dd import checkpoints, results
+from dd.recipe import sampling_temperature
+
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 MATH = (ROOT / "docs" / "math.md").read_text()
 SECTIONS = re.split(r"^(?=## )", MATH, flags=re.M)[1:]
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 NAME = re.compile(r"`([A-Za-z_]\w*(?:\.\w+)*)`")
+ROWS = {
+    "Dirichlet, Dirichlet step": ("dirichlet", "dirichlet"),
+    "D3PM uniform": ("d3pm-uniform", "ancestral"),
+    "D3PM absorbing": ("d3pm-absorbing", "ancestral"),
+    "D3PM discretised Gaussian": ("d3pm-gaussian", "ancestral"),
+    "Gaussian on one-hots, DDPM steps": ("gaussian", "ddpm"),
+}
 
 
 def code_links(text: str) -> list[tuple[list[str], str]]:
@@ -72,3 +83,22 @@ def test_every_numbered_formula_is_followed_by_the_function_that_implements_it()
 @pytest.mark.parametrize("name", re.findall(r"`(test_\w+)`", MATH))
 def test_every_test_that_is_cited_exists(name):
     assert any(f"def {name}(" in path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_readmes_table_is_what_was_measured_of_the_shipped_weights(name):
+    (row,) = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith(f"| {name} |")]
+    written = [cell.strip() for cell in row.split("|")[2:-1]]
+    records, expected = results.read(), []
+    for checkpoint in ("digits", "fashion"):
+        folder = ROOT / "checkpoints" / checkpoint
+        sha256, config = checkpoints.sha256(folder / "model.safetensors"), checkpoints.read_config(folder)
+        process, sampler = ROWS[name]
+        own = sampling_temperature(config, process)
+        cells = (
+            results.find_samples(records, sha256, process, sampler, calls, "cosine", 1.0, *own)
+            for calls in (10, 25, 100)
+        )
+        expected.append(f"{results.find_bound(records, sha256, process)['nll_nats']:.1f}")
+        expected.append(" / ".join(f"{cell['fid']:.2f}" if cell else "–" for cell in cells))
+    assert written == expected
