@@ -1,6 +1,6 @@
 """Losses, likelihood bounds and the ODE's likelihood, in nats per image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -91,6 +91,20 @@ def estimate_bound(
     denoise(evidence, label): the network's f, for example `network_denoiser(network)`. A continuous process asks once
     more per image, at t = 0, for the reconstruction term.
     """
+    *_, bound = growing_bound(process, denoise, x0, label, repeats, generator, batch)
+    return bound
+
+
+def growing_bound(
+    process: Process,
+    denoise: Conditional,
+    x0: Tensor,
+    label: Tensor | None,
+    repeats: int,
+    generator: torch.Generator,
+    batch: int,
+) -> Iterator[Bound]:
+    """`estimate_bound` batch by batch: after each of them, the bound of the images so far."""
     t_all, path, reconstruction = [], [], []
     for part, part_label in _batches(x0, label, batch):
         t_rows, rows = [], []
@@ -106,8 +120,8 @@ def estimate_bound(
         if process.continuous:
             l = process.evidence(process.perturb(part, 0.0, generator), 0.0)
             reconstruction.append(cross_entropy(denoise(l, part_label) + l, part).double())
-    extra = torch.cat(reconstruction) if reconstruction else 0.0
-    return Bound(torch.cat(t_all), torch.cat(path), process.ends(tuple(x0.shape[1:])), extra)
+        extra = torch.cat(reconstruction) if reconstruction else 0.0
+        yield Bound(torch.cat(t_all), torch.cat(path), process.ends(tuple(x0.shape[1:])), extra)
 
 
 def exact_vlb(

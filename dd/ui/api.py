@@ -20,7 +20,7 @@ from PIL import Image
 from dd import export
 from dd.checkpoints import CheckpointError
 from dd.images import ImageError, open_image, to_picture
-from dd.likelihood import Bound, estimate_bound, network_denoiser
+from dd.likelihood import Bound, growing_bound, network_denoiser
 from dd.models import Models
 from dd.processes import EVERY, REGISTRY, traits
 from dd.recipe import MAX_LANES, Lane, Recipe, RecipeError, grid, whole
@@ -142,11 +142,10 @@ def build(models: Models, engine: Engine) -> None:
         lane = Lane(str(process), _sampler(process))
         made = _answered(recipe, checkpoint, [lane], 1, 1, label, 1.0, 1.0, seed)
         draws = _answered(whole, draws, "The number of draws", 2, MAX_DRAWS)
-        part = engine.submit(_Estimate, made, models, cells, draws)
-        estimate = _answered(part.result)
-        while not estimate.done:
-            engine.do(estimate.advance)
-            yield estimate.figures()
+        bounds = _answered(engine.do, _estimate, made, models, cells, draws)
+        while bound := engine.do(next, bounds, None):
+            bits = bound.mean / math.log(2) / sum(map(len, cells))
+            yield {"nats": bound.mean, "stderr": bound.stderr, "bits_per_cell": bits, "draws": len(bound.total)}
 
     def reconstruct(
         image: gr.FileData, vqvae: str = "photos-vqvae", framing: str = "crop", size: int = 256
@@ -247,34 +246,14 @@ def _data_url(run: Run) -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
-class _Estimate:
-    """The bound of one image, a few draws of the noise at a time."""
-
-    def __init__(self, made: Recipe, models: Models, cells: object, draws: int):
-        run = Run(made, models)  # checks the recipe
-        if run.processes[0].name not in REGISTRY:
-            raise RecipeError(f"{run.processes[0].name} has no likelihood bound; choose one of {', '.join(REGISTRY)}")
-        x0 = torch.tensor([grid(cells, "A cell's category", run.K, run.H, run.W)])
-        self.x0, self.label = x0.expand(draws, -1, -1), None if run.labels is None else run.labels.expand(draws)
-        self.process, self.draws = run.processes[0], draws
-        self.denoise = network_denoiser(models.get(run.recipe.checkpoint).network)
-        self.generator, self.totals = torch.Generator().manual_seed(run.recipe.seed), []
-
-    @property
-    def done(self) -> bool:
-        return sum(map(len, self.totals)) == self.draws
-
-    def advance(self) -> None:
-        """CHUNK more draws: one network call, two for a continuous process."""
-        part = slice(sum(map(len, self.totals)), None)
-        x0 = self.x0[part][:CHUNK]
-        label = None if self.label is None else self.label[part][:CHUNK]
-        bound: Bound = estimate_bound(self.process, self.denoise, x0, label, 1, self.generator)
-        self.totals.append(bound.total)
-
-    def figures(self) -> dict:
-        """Mean and standard error over the draws so far."""
-        total = torch.cat(self.totals)
-        nats, stderr = float(total.mean()), float(total.std() / len(total) ** 0.5)
-        bits = nats / math.log(2) / self.x0[0].numel()
-        return {"nats": nats, "stderr": stderr, "bits_per_cell": bits, "draws": len(total)}
+def _estimate(made: Recipe, models: Models, cells: object, draws: int) -> Iterator[Bound]:
+    """The bound of one image, CHUNK draws of the noise at a time."""
+    run = Run(made, models)  # checks the recipe
+    process = run.processes[0]
+    if process.name not in REGISTRY:
+        raise RecipeError(f"{process.name} has no likelihood bound; choose one of {', '.join(REGISTRY)}")
+    x0 = torch.tensor([grid(cells, "A cell's category", run.K, run.H, run.W)]).expand(draws, -1, -1)
+    label = None if run.labels is None else run.labels.expand(draws)
+    denoise = network_denoiser(models.get(run.recipe.checkpoint).network)
+    generator = torch.Generator().manual_seed(run.recipe.seed)
+    return growing_bound(process, denoise, x0, label, 1, generator, CHUNK)
