@@ -66,7 +66,7 @@ def _options(pairs: list[str]) -> dict[str, float]:
 
 
 def _number(text: str) -> int | str:
-    return int(text) if text.lstrip("-").isdigit() else text
+    return int(text) if text.lstrip("-").isdecimal() else text
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -120,7 +120,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: {error.filename or 'a file'} cannot be used ({error.strerror or error})", file=sys.stderr)
+        name = str(error.filename or "a file").removesuffix(".part")  # dd.checkpoints.replacing
+        print(f"error: {name} cannot be used ({error.strerror or error})", file=sys.stderr)
         return 2
     return 0
 

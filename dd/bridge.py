@@ -41,6 +41,7 @@ class Tables:
 
 @lru_cache(maxsize=64)
 def tables(kernel: WrightFisher, tau_s: float, tau_t: float) -> Tables:
+    """The weights of the module's head for 0 < tau_s < tau_t, as far as they are within NEGLIGIBLE of the largest."""
     theta, alpha = kernel.theta, kernel.unique_alpha.numpy()
     j = np.arange(kernel.log_lineages(tau_t).shape[1])
     ratio = gammaln(theta + j) - gammaln(theta) - gammaln(alpha[:, None] + j) + gammaln(alpha[:, None])

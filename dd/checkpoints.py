@@ -71,7 +71,8 @@ def temperature(config: dict[str, Any]) -> float:
 
 
 def tilt(config: dict[str, Any], T: float) -> float:
-    """The one that was chosen beside a checkpoint's temperature; who asks for T = 1 instead wants it as trained."""
+    """The one that was chosen beside a checkpoint's temperature; 0 when T = 1 is asked for instead of that temperature:
+    the network as it was trained."""
     return 0.0 if T == 1.0 != temperature(config) else config.get("tilt", 0.0)
 
 

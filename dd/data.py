@@ -38,8 +38,8 @@ class Labelled:
     labels: Tensor
 
 
-def load(name: str, split: str, root: str | Path = "data", download: bool = True) -> Labelled:
-    """name: "mnist" or "fashion-mnist"; split: train, held-out or test; download: where no copy is there."""
+def load(name: str, split: str, root: str | Path = "data") -> Labelled:
+    """name: "mnist" or "fashion-mnist", downloaded where no copy is there; split: train, held-out or test."""
     from torchvision import datasets  # takes a second to import, which the app need not wait for
 
     sources = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}
@@ -49,9 +49,7 @@ def load(name: str, split: str, root: str | Path = "data", download: bool = True
         raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     try:
         source = sources[name](str(root), train=split != "test", download=False)
-    except RuntimeError as error:
-        if not download:
-            raise DataError(f"no {name} under {root}; give its folder") from error
+    except RuntimeError:
         try:
             source = sources[name](str(root), train=split != "test", download=True)
         except (RuntimeError, OSError) as error:
@@ -91,3 +89,16 @@ def some(x: Tensor, n: int) -> Tensor:
 def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
     """The permutation of n items in that epoch, a function of its arguments alone."""
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+
+
+def batch_at(data: Labelled, batch: int, seed: int, step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
+    """The images and labels of worker `rank` of `world` at a training step: its share of a batch; epochs are
+    permutations."""
+    if len(data.images) < batch:
+        raise DataError(f"{len(data.images)} images are fewer than a batch of {batch}; lower it, or add some")
+    size = batch // world
+    per_epoch = len(data.images) // batch
+    order = epoch_order(len(data.images), seed, step // per_epoch)
+    start = step % per_epoch * batch + rank * size
+    index = order[start : start + size]
+    return data.images[index], data.labels[index]

@@ -21,7 +21,7 @@ def has_fast_bf16(device: torch.device) -> bool:
         return torch.cpu._is_amx_tile_supported()
     if device.type == "cpu":
         return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def autocast(device: torch.device) -> contextlib.AbstractContextManager:
@@ -73,9 +73,13 @@ def _program(network: nn.Module, inputs: tuple[Tensor, ...]) -> Callable[..., Te
 
 
 def device(name: str) -> torch.device:
-    """The device of that name; ValueError where there is none (with argparse: a sentence)."""
+    """The device of that name; ValueError where there is none (with argparse: a sentence).
+
+    "cuda" stays without a number: under torchrun it is every worker's own, which is set later.
+    """
     try:
-        return torch.empty(0, device=name).device
+        torch.empty(0, device=name)
+        return torch.device(name)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"there is no device {name!r} here: {str(error).splitlines()[0]}") from error
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from dd.checkpoints import replacing, write_text
 from dd.looks import MASK
 from dd.recipe import RecipeError
 from dd.render import tile
@@ -64,7 +65,9 @@ def animation(run: Run, path: Path) -> None:
     images = list(frames) if path.suffix == ".webp" else [frame.quantize(64) for frame in frames]
     durations = [MILLISECONDS] * (len(images) - 1) + [1500]
     extra = {"lossless": True, "method": 0} if path.suffix == ".webp" else {"disposal": 1}
-    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, **extra)
+    kind = path.suffix.removeprefix(".")
+    with replacing(path) as part:
+        images[0].save(part, kind, save_all=True, append_images=images[1:], duration=durations, loop=0, **extra)
 
 
 def check_name(path: Path) -> None:
@@ -74,11 +77,12 @@ def check_name(path: Path) -> None:
 
 
 def write(run: Run, path: Path) -> None:
-    """The run so far as the kind of file its name asks for, one of KINDS."""
+    """The run so far as the kind of file its name asks for, one of KINDS; the file is the old one or the new one."""
     check_name(path)
     if path.suffix in (".gif", ".webp"):
         animation(run, path)
     elif path.suffix == ".json":
-        path.write_text(run.recipe.to_json(run.measured()))
+        write_text(path, run.recipe.to_json(run.measured()))
     else:
-        picture(run).save(path)
+        with replacing(path) as part:
+            picture(run).save(part, "png")

@@ -117,6 +117,8 @@ def _copy(source: Path, target: Path) -> Path:
 
 def push(checkpoint: str | Path, repository: str) -> str:
     """Upload a checkpoint's folder, creating the repository where there is none; its address."""
+    if not Path(checkpoint).is_dir():
+        raise HubError(f"there is no folder {checkpoint} to push")
     loaded = checkpoints.load(checkpoint)  # a damaged one is not published
     files = [name for name in checkpoints.FILES if (Path(checkpoint) / name).is_file()]
     api = HfApi()

@@ -85,20 +85,21 @@ class Recipe:
         try:
             raw = json.loads(text)
             raw.pop("measured", None)
-            raw.setdefault("tilt", 0.0)  # of before there was one
             lanes = tuple(Lane(**lane) for lane in raw.pop("lanes"))
-            if raw.get("sha256"):  # a saved run names its schedules, but for those of before checkpoints had one
+            if raw.get("sha256"):  # a saved run names these, but for those of before checkpoints had them
+                raw.setdefault("tilt", 0.0)
                 lanes = tuple(_named_schedule(lane) for lane in lanes)
             given = raw.pop("given", None)
             return Recipe(lanes=lanes, given=None if given is None else Given(**given), **raw)
-        except (json.JSONDecodeError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             why = f"it has no {error}" if isinstance(error, KeyError) else error
             raise RecipeError(f"this is not a recipe saved here ({why}); choose the .json file of a run") from error
 
 
 def _named_schedule(lane: Lane) -> Lane:
-    """With what "default" meant of every checkpoint while runs were saved with it. (A tab that cannot set the schedule
-    of a lane refuses such a recipe of `faces`, whose picture would be another.)"""
+    """Runs saved long ago say "default". At that time it meant default_grid(method) whatever the checkpoint, so that is
+    written instead. (A tab that cannot set the schedule of a lane refuses such a recipe of `faces`, whose picture would
+    be another.)"""
     return dataclasses.replace(lane, schedule=default_grid(lane.method)) if lane.schedule == "default" else lane
 
 
@@ -151,7 +152,7 @@ def temperature_of(temperature: float, tilt: float, process_name: str) -> tuple[
 def sampling_temperature(
     config: dict[str, Any], process_name: str, temperature: float | None = None, tilt: float | None = None
 ) -> tuple[float, float]:
-    """Both in one: what a process' samples are drawn at."""
+    """The temperature and tilt that a process' samples are drawn at with this checkpoint."""
     return temperature_of(*chosen_temperature(config, temperature, tilt), process_name)
 
 

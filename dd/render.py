@@ -7,7 +7,10 @@ from torch import Tensor
 
 
 def tile(images: Tensor, columns: int, gap: int = 2, background: float = 0.5) -> Tensor:
-    """Images (B, H, W) or (B, H, W, colours) side by side: one (h, w) or (h, w, colours) picture."""
+    """Images (B, H, W) or (B, H, W, colours) side by side: one (h, w) or (h, w, colours) picture.
+
+    gap: pixels between them, of the value `background`, which is mid-grey for images in [0, 1].
+    """
     B, H, W, *colours = images.shape
     rows = -(-B // columns)
     out = images.new_full((rows * (H + gap) - gap, columns * (W + gap) - gap, *colours), background)

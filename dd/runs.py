@@ -102,7 +102,7 @@ class Run:
             if self.given is None:
                 x = process_.prior((self.recipe.images, self.H, self.W), generator)
             else:
-                x = process_.perturb(self.given, torch.full((len(self.given),), times[0]), generator)
+                x = process_.perturb(self.given, times[0], generator)
             runs.append(reverse(process_, x, times, lane.method, generator, **lane.options))
             self._starts.append((process_, x, times[0]))
         return race(runs, self._denoise)

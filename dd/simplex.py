@@ -6,7 +6,7 @@ With rho = p_tau / pi its reverse-time drift and its probability flow are theref
     f + D grad log rho        "mutation + selection"            and        1/2 D grad log rho,
 
 and with three corners and prior weights w the posterior is exact: rho = sum_k w_k rho_k, p_k = w_k rho_k / rho.
-A path is an array of frames; nothing here draws.
+A path is an array of frames; how they are shown is dd.ui.simplex' work.
 """
 
 from collections.abc import Callable
@@ -41,7 +41,7 @@ NO_FLOW = (
     "finer than the numerical score. Choose another sampler, or the reverse direction."
 )
 _EULER_STEP = 0.02  # longest forward Euler substep
-_CERTAIN_T = 2e-4  # destroyed information at which t starts
+_CERTAIN_T = 2e-4  # share of the information destroyed at which the clock begins: below it a cell looks clean
 
 
 class Diffusion(Protocol):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -144,6 +145,18 @@ def test_where_torch_has_no_mkldnn_there_is_no_fast_bf16(monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "arm64")
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert not has_fast_bf16(CPU)
+
+
+def test_emulated_bfloat16_is_not_fast(monkeypatch):
+    """As on Turing: torch calls it supported where a tensor of it can be made."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert not has_fast_bf16(torch.device("cuda"))
+
+
+def test_cuda_stays_every_worker_s_own(monkeypatch):
+    """A tensor on "cuda" is on number 0 until torchrun's workers have chosen theirs."""
+    monkeypatch.setattr(torch, "empty", lambda *_, device: SimpleNamespace(device=torch.device(device, 0)))
+    assert device.device("cuda").index is None
 
 
 def test_a_device_that_is_not_there_is_said():

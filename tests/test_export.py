@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,6 +43,36 @@ def test_files_of_a_run(models, tmp_path):
     assert set(np.unique(final)) <= {0, 255}
     with pytest.raises(RecipeError, match="must end in"):
         export.write(run, tmp_path / "a.exe")
+
+
+def test_lanes_are_named_in_their_files(models):
+    """A lane's name is written above its own picture."""
+    lanes = (Lane(), Lane("gaussian", "ddim"))
+    run = Run(dataclasses.replace(BASE, lanes=lanes), models)
+    run.exhaust()
+    image = np.asarray(export.picture(run).convert("L"))
+    heading = image[: 2 * export.CAPTION]
+    for half in np.array_split(heading, 2, axis=1):
+        assert (half < 128).any(), "no name"
+    assert not np.array_equal(*(half[:, :120] for half in np.array_split(heading, 2, axis=1)))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.gif", "a.webp", "a.json"])
+def test_a_file_that_cannot_be_finished_leaves_the_old_one(models, tmp_path, monkeypatch, name):
+    run = Run(BASE, models)
+    run.exhaust()
+    (tmp_path / name).write_bytes(b"old")
+
+    def half(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", lambda self, path, *_, **__: half(path))
+    monkeypatch.setattr(Path, "write_text", lambda path, _: half(path))
+    with pytest.raises(OSError, match="No space"):
+        export.write(run, tmp_path / name)
+    assert (tmp_path / name).read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [tmp_path / name]
 
 
 def test_an_animation_of_many_large_frames_is_made_smaller(models, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from scipy.special import gammainc, gammaln
 
-from dd.gamma import _decided, dirichlet, log_gamma
+from dd.gamma import _decided, _surely, dirichlet, log_gamma
 
 N, P_MIN = 200_000, 1e-3
 
@@ -45,11 +45,17 @@ def test_the_exact_test_alone_draws_gammas(a: float) -> None:
     assert stats.kstest(log_g.numpy(), log_gamma_cdf(a)).pvalue > P_MIN
 
 
-def test_what_is_enough_is_never_too_little() -> None:
-    """-log(1 - w) >= w, and -r(y) = -log(1 + y) + y - y^2/2 + y^3/3 is at most y^4/4 / (1 + min(y, 0))."""
-    y = np.concatenate([-1 + np.geomspace(1e-9, 0.98, 300), np.geomspace(0.02, 50, 300)])
-    r = np.log1p(y) - y + y**2 / 2 - y**3 / 3
-    assert bool((-r <= y**4 / 4 / (1 + np.minimum(y, 0)) * (1 + 1e-6)).all())
+@pytest.mark.parametrize("a", [1.0, 1.3, 4.0, 300.0])
+def test_what_is_surely_accepted_is_accepted(a: float) -> None:
+    """Wherever the quick test accepts, so does log(1 - w) <= 3 d (log(1 + y) - y + y^2/2 - y^3/3); mostly it does."""
+    z, w = (torch.linspace(*ends, 1001, dtype=torch.float64) for ends in ((-8, 8), (1e-6, 1 - 1e-6)))
+    z, w, d = z[:, None].expand(-1, 1001), w.expand(1001, -1), a - 1 / 3
+    y = z * (9 * d) ** -0.5
+    r = torch.log1p(y) - y + y**2 / 2 - y**3 / 3  # NaN, which accepts nothing, where y < -1
+    surely = _surely(y, z, w)
+    assert bool((torch.log1p(-w) <= 3 * d * r + 1e-12)[surely].all())
+    likely = torch.exp(-z.square() / 2)
+    assert float((surely * likely).sum() / likely.sum()) > 0.92
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -104,6 +104,11 @@ def test_damaged_checkpoint_is_not_pushed(fake: Hub, tmp_path: Path, capsys):
     assert fake.requests == []
 
 
+def test_what_is_no_folder_is_not_pushed(fake: Hub, pushed: Path):
+    with pytest.raises(hub.HubError, match="there is no folder someone/else to push"):
+        hub.push("someone/else", "someone/other")
+
+
 def test_passing_faults_are_tried_again(fake: Hub, pushed: Path, tmp_path: Path):
     fake.failures = 2
     assert same(hub.pull(NAME, tmp_path / "got")[0], pushed)

@@ -15,6 +15,8 @@ def test_command_line_samples_and_repeats_a_recipe(tiny_root, tmp_path, capsys):
     capsys.readouterr()
     assert cli.main([*base, "--steps", "0"]) == 2
     assert "number of steps" in capsys.readouterr().err
+    assert cli.main([*base, "--label", "²"]) == 2
+    assert "The class must be a whole number from 0 to 9" in capsys.readouterr().err
     assert cli.main([*base, "--option", "stretch"]) == 2
     assert "NAME=NUMBER" in capsys.readouterr().err
     assert cli.main(["sample", str(tmp_path / "missing"), "--quiet"]) == 2

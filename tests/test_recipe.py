@@ -103,11 +103,16 @@ def test_the_tilt_is_the_checkpoint_s_own_where_none_is_named_but_for_a_network_
         assert Run(asked, models).recipe.tilt == pytest.approx(tilt)
 
 
-def test_a_recipe_from_before_there_was_a_temperature_has_one_of_1(models):
-    old = json.loads(BASE.to_json())
+def test_a_run_saved_before_there_was_a_temperature_has_one_of_1(tmp_path):
+    write_checkpoint(tmp_path / "tiny", temperature=0.8, tilt=0.4)
+    models = Models(tmp_path)
+    old = json.loads(Run(BASE, models).recipe.to_json())
     del old["temperature"], old["tilt"]
     read = Recipe.from_json(json.dumps(old))
     assert (read.temperature, read.tilt) == (1.0, 0.0)
+    written = {"checkpoint": "tiny", "lanes": [{}], "temperature": None}  # by hand: nothing of it was saved
+    made = Run(Recipe.from_json(json.dumps(written)), models).recipe
+    assert (made.temperature, made.tilt) == (0.8, 0.4)
 
 
 def test_a_run_saved_before_checkpoints_had_schedules_keeps_the_one_it_had(tmp_path):
@@ -123,7 +128,9 @@ def test_a_run_saved_before_checkpoints_had_schedules_keeps_the_one_it_had(tmp_p
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "[]", "null", '{"lanes": 3}', '{"lanes": [{"speed": 1}]}', "\x00\x01", "[" * 9000]
+    "text",
+    ["", "{}", "[]", "null", '{"lanes": 3}', '{"lanes": [{"speed": 1}]}', "\x00\x01", "[" * 9000, "1" * 5000],
+    ids=range(9),
 )
 def test_files_that_are_no_recipe_are_refused(text):
     with pytest.raises(RecipeError, match="not a recipe"):

@@ -65,6 +65,21 @@ def test_equal_calls_halves_the_steps_of_two_call_methods(models):
     assert [view.calls for view in run.views[-1]] == [4, 4]
 
 
+def test_what_was_measured_is_what_was_shown(models):
+    lanes = (Lane("dirichlet", "euler"), Lane("gaussian", "heun"))
+    run = Run(dataclasses.replace(BASE, lanes=lanes, label=3, guidance=2.0, equal_calls=True), models)
+    run.exhaust()
+    for i, (lane, found) in enumerate(zip(lanes, run.measured(), strict=True)):
+        views = [views[i] for views in run.views]
+        assert (found["process"], found["method"]) == (lane.process, lane.method)
+        assert found["calls"] == [view.calls for view in views]
+        assert found["t"] == pytest.approx([view.t for view in views], abs=1e-6)
+        assert found["entropy"] == pytest.approx([view.entropy for view in views], abs=1e-6)
+        assert found["milliseconds"] == pytest.approx([view.milliseconds for view in views], abs=0.1)
+        assert found["calls"][-1] == 8
+        assert found["entropy"][0] > found["entropy"][-1]
+
+
 def test_a_race_of_two_call_methods_alone_ends_when_they_do(models):
     lanes = (Lane("dirichlet", "heun"), Lane("dirichlet", "langevin"))
     run = Run(dataclasses.replace(BASE, lanes=lanes, equal_calls=True), models)
@@ -188,6 +203,16 @@ def test_a_lane_of_another_network_runs_beside_the_others(tmp_path):
         explorer.path(run, 1, 0, 3, 5)
     with pytest.raises(RecipeError, match="no certain cells"):
         Run(dataclasses.replace(recipe, given=Given(stripes(), stripes())), Models(tmp_path))
+
+
+@pytest.mark.parametrize("name", list(REGISTRY))
+def test_a_given_image_is_noised_to_the_very_time_that_the_steps_begin_at(models, name, monkeypatch):
+    """In float32, k / 2000 is another step of a chain than in float64, a quarter of the time."""
+    lane, told = Lane(name, process(name, 2, 784).methods[0]), []
+    made = type(process(name, 2, 784))
+    monkeypatch.setattr(made, "perturb", lambda self, x0, t, g: told.append(t) or self.prior(x0.shape, g))
+    run = Run(dataclasses.replace(BASE, lanes=(lane,), given=Given(stripes(), t=0.9995)), models)
+    assert told == [run.advance()[0].t] == [0.9995]
 
 
 @pytest.mark.parametrize("method", process("dirichlet", 2, 784).methods)

@@ -5,7 +5,8 @@
 
 The first command trains on the training split, prints the accuracy on the held-out images as it goes (choices are
 made by that), and leaves a checkpoint in --out. The second measures a checkpoint and writes the figure into its card.
-Every random number of a step is a function of (seed, step), so a resumed run continues exactly.
+Every random number of a step is a function of (seed, step, worker), so a resumed run continues exactly. Of several
+workers (torchrun, accelerate launch) the first one's batch statistics are kept.
 """
 
 import argparse
@@ -18,14 +19,13 @@ import yaml
 from torch import Tensor
 
 from dd import checkpoints
-from dd.data import HELD_OUT, DataError, Labelled, load, to_cells
+from dd.data import HELD_OUT, DataError, Labelled, batch_at, load, to_cells
 from dd.device import autocast, best_device
 from dd.metrics import accuracy
 from dd.networks.classifier import Classifier
-from train.denoiser import batch_at
 from train.loop import Loop, add_arguments, sentences
 from train.pictures import files_of, greys
-from train.state import cosine_rate, step_generator
+from train.state import average_gradients, cosine_rate, first_alone, step_generator, worker_count
 
 LICENCES = {
     "mnist": ("MNIST (LeCun, Cortes, Burges)", "CC BY-SA 3.0"),
@@ -70,8 +70,12 @@ def train(args: argparse.Namespace) -> None:
     config = yaml.safe_load(Path(args.config).read_text())
     if args.steps is None and args.minutes is None:
         args.steps = config["steps"]
+    rank, world = worker_count()
+    if config["batch"] % world:
+        raise ValueError(f"a batch of {config['batch']} cannot be dealt out evenly to {world} workers")
     device = args.device or best_device()
-    data = images_of(config["data"], "train", args.data_root)
+    with first_alone():
+        data = images_of(config["data"], "train", args.data_root)
 
     torch.manual_seed(config["seed"])
     network = checkpoints.build(config).to(device, memory_format=torch.channels_last)
@@ -86,13 +90,13 @@ def train(args: argparse.Namespace) -> None:
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
 
-    loop = Loop(args, config, 0, resume)
+    loop = Loop(args, config, rank, resume)
 
     def step(n: int, progress: float) -> dict:
         for group in optimiser.param_groups:
             group["lr"] = cosine_rate(config["rate"], progress, warmup=0.1)
-        generator = step_generator(config["seed"], n, 0)
-        images, labels = batch_at(data, config, n, 0, 1)
+        generator = step_generator(config["seed"], n, rank)
+        images, labels = batch_at(data, config["batch"], config["seed"], n, rank, world)
         images = augment(images, config["augment"], generator)
         x = to_cells(images, config["data"]["K"], config["data"]["cells"], generator)
         with autocast(device):
@@ -100,6 +104,7 @@ def train(args: argparse.Namespace) -> None:
         loss = F.cross_entropy(logits.float(), labels.to(device))
         optimiser.zero_grad()
         loss.backward()
+        average_gradients(network.parameters())
         optimiser.step()
         return {"loss": loss.detach()}
 

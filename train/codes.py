@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dd import checkpoints
 from dd.data import Labelled
+from dd.device import best_device, device
 from dd.networks.vqvae import CausalContext
 from train import decoded
 from train.loop import sentences
@@ -71,9 +72,11 @@ def encode(cells: decoded.Cells, pictures: Pictures, size: int, mirror: bool = F
     return torch.cat([cells.read(x.flip(-1) if mirror else x) for x in squares])
 
 
-def encode_folder(checkpoint: str | Path, data: str | Path, size: int, mirror: bool = False) -> Codes:
+def encode_folder(
+    checkpoint: str | Path, data: str | Path, size: int, mirror: bool = False, device: torch.device | None = None
+) -> Codes:
     """Every picture below `data`; with `mirror` every mirror image too, after all the others."""
-    loaded = checkpoints.load(checkpoint)
+    loaded = checkpoints.load(checkpoint, device or best_device())
     parts = split_below(data, loaded.config["data"])
     files = sorted(parts.train + parts.held_out)
     pictures = readable(files, loaded.network.colours)
@@ -154,9 +157,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--fit-steps", type=int, default=0, help="also train a small causal network this long on the codes"
     )
+    parser.add_argument("--device", type=device, help="of the VQ-VAE: cpu, cuda, ... (default: the best there is)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
-    codes = encode_folder(args.checkpoint, args.data, args.size, args.mirror)
+    codes = encode_folder(args.checkpoint, args.data, args.size, args.mirror, args.device)
     if args.out:
         codes.save(args.out)
     result: dict = {"grids": len(codes.codes), "grid": list(codes.codes.shape[1:]), "K": codes.K, "names": codes.names}

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dd import checkpoints, perceptual
 from dd.data import LABELS, Labelled, load, some, to_cells
+from dd.device import best_device
 from dd.looks import decoded
 from dd.metrics import frechet_parts, precision_recall
 from dd.networks.vqvae import VqVae
@@ -27,39 +28,43 @@ SIDE = 64  # pixels that SqueezeNet sees at least: smaller pictures are enlarged
 
 @dataclass(frozen=True)
 class Cells:
-    """What cells (B, h, w) show, 8-bit pictures (B, colours, H, W) in [0, 1], and the cells of pictures of that size;
-    side: pixels of a cell."""
+    """What cells (B, h, w) show, 8-bit pictures (B, colours, H, W) in [0, 1], and the cells of pictures of that size,
+    both on the CPU; side: pixels of a cell; device: where networks look at them."""
 
     show: Callable[[Tensor], Tensor]
     read: Callable[[Tensor], Tensor]
     colours: int
     side: int
+    device: torch.device
 
 
 def codes(vqvae: VqVae) -> Cells:
+    device = vqvae.quantiser.codebook.device
+
     @torch.inference_mode()
     def show(cells: Tensor) -> Tensor:
-        return (vqvae.decode(cells).clamp(0, 1) * 255).round() / 255
+        return (vqvae.decode(cells.to(device)).clamp(0, 1) * 255).round().cpu() / 255
 
     @torch.inference_mode()
     def read(pictures: Tensor) -> Tensor:
-        return vqvae.encode(vqvae.pad(pictures))
+        return vqvae.encode(vqvae.pad(pictures.to(device))).cpu()
 
-    return Cells(show, read, vqvae.colours, vqvae.factor)
+    return Cells(show, read, vqvae.colours, vqvae.factor, device)
 
 
-def grey_levels(K: int) -> Cells:
+def grey_levels(K: int, device: torch.device) -> Cells:
     def read(pictures: Tensor) -> Tensor:
         return to_cells((255 * pictures[:, 0]).round(), K, "levels", torch.Generator())
 
-    return Cells(lambda cells: (255 * cells[:, None] / (K - 1)).round() / 255, read, 1, 1)
+    return Cells(lambda cells: (255 * cells[:, None] / (K - 1)).round() / 255, read, 1, 1, device)
 
 
-def cells_of(data: dict) -> Cells:
-    """Those of a denoiser's configuration (codes: see train.evaluate.with_vqvae)."""
+def cells_of(data: dict, device: torch.device | None = None) -> Cells:
+    """Those of a denoiser's configuration (codes: see train.loading.with_vqvae), on that device or the best one."""
+    device = device or best_device()
     if data["source"] == "codes":
-        return codes(checkpoints.load(data["vqvae_folder"]).network)
-    return grey_levels(data["K"])
+        return codes(checkpoints.load(data["vqvae_folder"], device).network)
+    return grey_levels(data["K"], device)
 
 
 def find_vqvae(source: str | Path, config: dict, folder: str | Path | None) -> Path:
@@ -88,16 +93,16 @@ def grids(data: dict, split: str, root: str | Path) -> Labelled:
     return Labelled(cells, torch.from_numpy(labels(pictures.files)[0]))
 
 
-def features(pictures: Tensor) -> Tensor:
-    """SqueezeNet features (N, D) of pictures (N, c, H, W)."""
+def features(pictures: Tensor, device: torch.device) -> Tensor:
+    """SqueezeNet features (N, D) of pictures (N, c, H, W), both on the CPU."""
     if min(pictures.shape[-2:]) < SIDE:
         pictures = F.interpolate(pictures, size=(SIDE, SIDE), mode="bilinear", antialias=True)
-    return perceptual.features(pictures)
+    return perceptual.features(pictures.to(device)).cpu()
 
 
 def features_of(kind: Cells, cells: Tensor) -> Tensor:
     """SqueezeNet features (N, D) of what cells (N, h, w) show."""
-    return torch.cat([features(kind.show(part)) for part in cells.split(BATCH)])
+    return torch.cat([features(kind.show(part), kind.device) for part in cells.split(BATCH)])
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ def gallery(kind: Cells, root: str | Path, size: int, images: int, names: list[s
         raise ValueError(f"there are {len(pictures):,} pictures below {root}; ask for at most that many samples")
     order = some(torch.arange(len(pictures)), images).tolist()
     parts = torch.arange(len(pictures)).split(BATCH)
-    real = torch.cat([features(pictures.whole(part.tolist(), size)) for part in parts])
+    real = torch.cat([features(pictures.whole(part.tolist(), size), kind.device) for part in parts])
     chosen_parts = torch.tensor(order).split(BATCH)
     cells = torch.cat([kind.read(pictures.whole(part.tolist(), size)) for part in chosen_parts])
     rebuilt = features_of(kind, cells)

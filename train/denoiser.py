@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dd import checkpoints
 from dd.checkpoints import Checkpoint
-from dd.data import DataError, Labelled, epoch_order, load, some, to_cells
+from dd.data import Labelled, batch_at, load, some, to_cells
 from dd.device import autocast, best_device
 from dd.likelihood import estimate_bound, network_denoiser, training_loss
 from dd.looks import Decoded, GreyLevels
@@ -31,21 +31,9 @@ from train.codes import load_codes, load_grids
 from train.loop import Loop, add_arguments, sentences
 from train.optimiser import MuonAdamW
 from train.pictures import files_of, greys
-from train.state import Ema, cosine_rate, step_generator, worker_count
+from train.state import Ema, cosine_rate, first_alone, step_generator, worker_count
 
 PUBLIC = ("name", "architecture", "network", "data", "mixture", "temperature", "tilt", "schedule")
-
-
-def batch_at(data: Labelled, config: dict, step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
-    """This worker's share of a step's grey images and labels; epochs are permutations."""
-    if len(data.images) < config["batch"]:
-        raise DataError(f"{len(data.images)} images are fewer than a batch of {config['batch']}; lower it, or add some")
-    size = config["batch"] // world
-    per_epoch = len(data.images) // config["batch"]
-    order = epoch_order(len(data.images), config["seed"], step // per_epoch)
-    start = step % per_epoch * config["batch"] + rank * size
-    index = order[start : start + size]
-    return data.images[index], data.labels[index]
 
 
 def mixture_loss(
@@ -147,7 +135,8 @@ def main(argv: list[str] | None = None) -> None:
     rank, world = worker_count()
     device = args.device or best_device()
     K, how = config["data"]["K"], config["data"]["cells"]
-    data, held_out, look = load_data(config, args)
+    with first_alone():
+        data, held_out, look = load_data(config, args)
     H, W = data.images.shape[1:]
     trainer = Trainer(config, dealt_out(config, H * W, world), device, world)
     if args.init:
@@ -156,7 +145,7 @@ def main(argv: list[str] | None = None) -> None:
 
     def step(n: int, progress: float) -> dict:
         generator = step_generator(config["seed"], n, rank)
-        images, labels = batch_at(data, config, n, rank, world)
+        images, labels = batch_at(data, config["batch"], config["seed"], n, rank, world)
         x0 = to_cells(images, K, how, generator)
         return trainer.step(x0, drop_labels(labels, config, generator), progress, generator)
 

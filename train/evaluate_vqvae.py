@@ -17,6 +17,7 @@ from torch import Tensor
 from dd import checkpoints, perceptual
 from dd.checkpoints import CheckpointError
 from dd.data import DataError
+from dd.device import best_device, device
 from dd.metrics import frechet_distance
 from dd.networks.vqvae import VqVae
 from train.cards import fill_metrics
@@ -37,7 +38,7 @@ def evaluate(
     size: int,
     part: str = "all",
     limit: int | None = None,
-    device: torch.device | str = "cpu",
+    device: torch.device | None = None,
 ) -> dict[str, float | int | str]:
     """Rebuild the pictures below `data`, middle squares at size x size, and say how well.
 
@@ -45,7 +46,7 @@ def evaluate(
     """
     if not handles(checkpoint):
         raise CheckpointError(f"{checkpoint} is not a VQ-VAE; see python -m train.evaluate for denoisers")
-    loaded = checkpoints.load(checkpoint, device)
+    loaded = checkpoints.load(checkpoint, device or best_device())
     if part == "all":
         files = find(data)
     else:
@@ -117,10 +118,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=128, help="middle squares of this many pixels a side")
     parser.add_argument("--part", default="all", choices=("all", "held-out", "train"), help="by the checkpoint's split")
     parser.add_argument("--limit", type=int, help="at most this many pictures")
+    parser.add_argument("--device", type=device, help="cpu, cuda, ... (default: the best there is)")
     parser.add_argument("--card", action="store_true", help="write the figures into the checkpoint's model card")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
-    result = evaluate(args.checkpoint, args.data, args.size, args.part, args.limit)
+    result = evaluate(args.checkpoint, args.data, args.size, args.part, args.limit, args.device)
     print(json.dumps(result) if args.json else "\n".join(f"{k:>18}  {v}" for k, v in result.items()))
     if args.card:
         what = f"--data DIR/{Path(args.data).name} --size {args.size} --part {args.part}"

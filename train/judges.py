@@ -117,8 +117,8 @@ def find_classifier(config: dict, source: str | Path | None, device: torch.devic
 
 
 def classifier_of_folders(data: dict, source: str | Path | None, device: torch.device) -> Checkpoint | None:
-    """Who says of what class pictures are, of a denoiser's `data`: the classifier of `source`, or the shipped one for
-    folders of these names; None for others."""
+    """The classifier that tells the classes of a denoiser's `data`: that of `source`, or the shipped one for folders
+    of these names; None for others."""
     classes = tuple(data.get("labels", ()))
     if source is None:
         if classes not in CLASSIFIERS_OF_FOLDERS:
@@ -173,8 +173,8 @@ class Standard:
 @dataclass(frozen=True)
 class Judge:
     """name: who judges, a part of a stored cell. `judge`: whose features the FID is in, the file of SqueezeNet or the
-    hash of the classifier's weights; `class_judge`: the hash of who says of what class pictures in folders are, where
-    somebody does. standard: loads the real images, once."""
+    hash of the classifier's weights; `class_judge`: the hash of the classifier that tells the classes of pictures in
+    folders, where there is one. standard: loads the real images, once."""
 
     name: dict[str, str]
     standard: Callable[[], Standard]
@@ -189,11 +189,16 @@ def find_judge(config: dict, args: argparse.Namespace, device: torch.device) -> 
     """A classifier, or SqueezeNet for what the samples show (config of codes: see with_vqvae)."""
     if classified(config):
         classifier = find_classifier(config, args.classifier, device)
-        standard = of_codes if config["data"]["source"] == "codes" else of_pixels
-        return Judge({"judge": classifier.sha256}, cache(partial(standard, config, classifier, args)))
+        if config["data"]["source"] == "codes":
+            standard = partial(of_codes, config, classifier, args, device)
+        else:
+            standard = partial(of_pixels, config, classifier, args)
+        return Judge({"judge": classifier.sha256}, cache(standard))
     classifier = classifier_of_folders(config["data"], args.classifier, device)
     class_judge = {"class_judge": classifier.sha256} if classifier else {}
-    return Judge({"judge": WEIGHTS} | class_judge, cache(partial(of_pictures, config["data"], classifier, args)))
+    return Judge(
+        {"judge": WEIGHTS} | class_judge, cache(partial(of_pictures, config["data"], classifier, args, device))
+    )
 
 
 def of_pixels(config: dict, classifier: Checkpoint, args: argparse.Namespace) -> Standard:
@@ -202,9 +207,9 @@ def of_pixels(config: dict, classifier: Checkpoint, args: argparse.Namespace) ->
     return Standard(lambda samples: compare(samples, reference_))
 
 
-def of_codes(config: dict, classifier: Checkpoint, args: argparse.Namespace) -> Standard:
+def of_codes(config: dict, classifier: Checkpoint, args: argparse.Namespace, device: torch.device) -> Standard:
     """Decoded samples in the features of the classifier, beside decoded real images."""
-    data, pixels, kind = config["data"], classifier.config["data"], decoded.cells_of(config["data"])
+    data, pixels, kind = config["data"], classifier.config["data"], decoded.cells_of(config["data"], device)
     if unknown := set(data["labels"]) - set(LABELS[pixels["source"]]):
         raise EvaluationError(f"{classifier.name} knows no class {unknown.pop()!r}, which {config['name']} has")
     reference_ = reference(classifier.config, classifier.network, args.split, args.images, args.data_root)
@@ -218,9 +223,9 @@ def of_codes(config: dict, classifier: Checkpoint, args: argparse.Namespace) -> 
     return Standard(figures)
 
 
-def of_pictures(data: dict, classifier: Checkpoint | None, args: argparse.Namespace) -> Standard:
+def of_pictures(data: dict, classifier: Checkpoint | None, args: argparse.Namespace, device: torch.device) -> Standard:
     """What samples show, in SqueezeNet's features; their classes as the classifier sees them, where there is one."""
-    kind = decoded.cells_of(data)
+    kind = decoded.cells_of(data, device)
     gallery = decoded.gallery(kind, args.data_root, grid_of(data)[0] * kind.side, args.images, data.get("labels"))
 
     def right(cells: Tensor, labels: Tensor | None) -> float | None:

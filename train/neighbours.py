@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dd import checkpoints
 from dd.data import grid_of, some
+from dd.device import best_device, device
 from dd.metrics import distances
 from dd.render import tile, to_image
 from train.codes import encode_folder
@@ -56,6 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", type=device, help="cpu, cuda, ... (default: the best there is)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(argv)
     figures = run(args)
@@ -64,13 +66,14 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(args: argparse.Namespace) -> dict:
     """Write the picture that `args` (see main) asks for, and return the figures."""
-    checkpoint = load_denoiser(args.checkpoint, torch.device("cpu"))
+    device_ = args.device or best_device()
+    checkpoint = load_denoiser(args.checkpoint, device_)
     config = checkpoint.config
     if config["data"]["source"] != "codes":
         raise checkpoints.CheckpointError(f"{checkpoint.name} generates pixels; give a denoiser of codes")
     folder = find_vqvae(args.checkpoint, config, args.vqvae)
-    kind = codes(checkpoints.load(folder).network)
-    known = encode_folder(folder, args.data, grid_of(config["data"])[0] * kind.side, mirror=True)
+    kind = codes(checkpoints.load(folder, device_).network)
+    known = encode_folder(folder, args.data, grid_of(config["data"])[0] * kind.side, mirror=True, device=device_)
     training, apart = known.codes[~known.held_out], known.codes[known.held_out]
     process_ = find_process("dirichlet", config)
     made = sample(checkpoint, process_, process_.methods[0], args.steps, args.images, args.seed).cells

@@ -5,8 +5,8 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from dd.checkpoints import replacing, write_text
+
+LARGEST_SEED = 40_000_000  # (seed * 4096 + rank) * 100,000,000 + step has 64 bits
 
 
 def worker_count() -> tuple[int, int]:
@@ -26,8 +28,21 @@ def worker_count() -> tuple[int, int]:
     return rank, world
 
 
+@contextmanager
+def first_alone() -> Iterator[None]:
+    """The first worker of every machine goes ahead, the others follow: what it downloads is there for them."""
+    several, ahead = torch.distributed.is_initialized(), os.environ.get("LOCAL_RANK", "0") == "0"
+    if several and not ahead:
+        torch.distributed.barrier()
+    yield
+    if several and ahead:
+        torch.distributed.barrier()
+
+
 def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
     """Of every random number of a step, so that there is no generator state to save."""
+    if not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f"the seed of a training must be from 0 to {LARGEST_SEED:,}, not {seed}")
     return torch.Generator().manual_seed((seed * 4096 + rank) * 100_000_000 + step)
 
 

@@ -2,9 +2,9 @@
 
 Shapes: clean categories x_0 are (B, H, W) integers; evidence l, network output f and posterior p are (B, K, H, W) with
 the categories on axis 1; times t are scalars or (B,), 0 = data, 1 = noise. t is the fraction of one cell's information
-that the noise has destroyed (D3PM's mutual-information schedule), so it means the same for every
-process on categories (dd.processes.pixels keeps the time of its paper). States, evidence and generators live on the
-CPU, whatever device the network has (dd.samplers.Denoiser).
+that the noise has destroyed (D3PM's mutual-information schedule), so it means the same for every process on categories.
+(The DDPM of dd.processes.pixels has intensities in their place, shapes of its own and the time of its paper.) States,
+evidence and generators live on the CPU, whatever device the network has (dd.samplers.Denoiser).
 """
 
 from dataclasses import dataclass
@@ -30,10 +30,13 @@ class Option:
 
 
 class Process(Protocol):
-    """A process is pure mathematics: no network, no optimiser, no state of its own beyond tables.
+    """A process is pure mathematics: no network, no optimiser, nothing that a call leaves behind but tables.
 
-    States are never changed in place: the Dirichlet process keeps its last look-up at one for as long as somebody holds
-    it.
+    Nor may anybody change a state in place: the Dirichlet process keeps what it has looked up at a state for as long as
+    somebody holds that state, since evidence and step ask for the same.
+
+    Beyond this interface, a process with the method "heun" has `heun` (the corrected end of a step), with "langevin"
+    `correct` (a step that leaves the marginal alone), with the loss "simple" `simple_loss`.
     """
 
     name: str
@@ -60,8 +63,7 @@ class Process(Protocol):
     def step(
         self, x_t: Tensor, f: Tensor, t: float, s: float, method: str, generator: torch.Generator, **options: float
     ) -> Tensor:
-        """One reverse step from t to s < t, given the network's f at x_t; processes with a method "heun" or "langevin"
-        also have `heun` and `correct`, those with a loss "simple" `simple_loss` (dd.samplers, dd.likelihood)."""
+        """One reverse step from t to s < t, given the network's f at x_t."""
 
     def parts(self, t: float, s: float, method: str) -> list[float]:
         """Times from t to s; between each and the next `step` is taken with the same f (dd.samplers.moved)."""

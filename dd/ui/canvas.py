@@ -37,7 +37,8 @@ PAINTED = 0.25  # share of a cell under the brush from which it counts as painte
 
 
 class Chosen:
-    """The picture of a visitor's tab, changed in place: who renews the state cannot bring an older one back.
+    """The picture of a visitor's tab, changed in place, so that an event that returns the state cannot undo what a
+    later one chose.
 
     name: of the model that it is for; cells: None while there is none; uploaded: whether the visitor brought it.
     """
@@ -107,7 +108,7 @@ class Canvas:
         return *self.frame(path, name, chosen, *MIDDLE_SQUARE), *MIDDLE_SQUARE
 
     def frame(self, path: str | None, name: str, chosen: Chosen | None, *framing: float) -> tuple:
-        """The same with another frame; one that is taken away leaves a picture from elsewhere alone."""
+        """The upload, framed anew. When the upload was removed, a picture that did not come from it stays."""
         if path is None and chosen is not None and not chosen.uploaded:
             return chosen, gr.skip(), MIDDLE
         return self.read(path, name, chosen, *framing)

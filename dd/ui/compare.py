@@ -5,12 +5,14 @@ from dataclasses import replace
 import gradio as gr
 
 from dd.models import Models
+from dd.processes import OWN_NETWORK
 from dd.recipe import MAX_LANES, Lane, Recipe, RecipeError, sampling_schedule, temperature_of
 from dd.results import find_bound, find_samples, read
 from dd.runs import Run
 from dd.samplers import EVERYWHERE, steps_for
 from dd.ui import explorer, transport
 from dd.ui.controls import (
+    QUIET,
     SCHEDULE_NAMES,
     class_choices,
     class_dropdown,
@@ -118,13 +120,14 @@ def build(models: Models, engine: Engine) -> None:
         model,
         lanes,
         queue=False,
-        **transport.QUIET,
+        **QUIET,
     )
+    lanes.change(lambda pairs: gr.Slider(visible=_has_temperature(pairs)), lanes, temperature, queue=False, **QUIET)
     form = transport.Form("Compare", controls, to_recipe, fill)
     events = transport.connect(buttons, load, stage, session, form, models, engine)
-    gr.on([buttons.run.click, load.upload], None, None, table, js="() => ''", **transport.QUIET)  # at once, in the page
+    gr.on([buttons.run.click, load.upload], None, None, table, js="() => ''", **QUIET)  # at once, in the page
     for event in (events.running, events.stepping, events.resetting, events.loaded):
-        event.then(measured, session, table, **transport.QUIET)
+        event.then(measured, session, table, **QUIET)
 
 
 def _where_measured(run: Run, records: list[dict]) -> str:
@@ -139,6 +142,11 @@ def _where_measured(run: Run, records: list[dict]) -> str:
 def _lane(pair: str) -> Lane:
     """Of "process/sampler", as the list of lanes has it."""
     return Lane(*str(pair).split("/", 1))
+
+
+def _has_temperature(pairs: list[str] | None) -> bool:
+    """Whether any of the lanes has one: a network that regresses intensities has none."""
+    return not pairs or any(_lane(pair).process not in OWN_NETWORK for pair in pairs)
 
 
 def _row(run: Run, i: int, records: list[dict]) -> list[str]:

@@ -19,14 +19,14 @@ _PANELS = (
     "<div class='dd-status' role='status' aria-live='off'></div>{curve}"
 )
 _PANEL = (
-    "<figure class='dd-panel'><figcaption><span>{}</span>{numbers}</figcaption>"
-    "<div class='dd-screen'><canvas></canvas></div></figure>"
+    "<figure class='dd-panel'><figcaption>{}</figcaption><div class='dd-screen'><canvas></canvas></div>"
+    "{numbers}</figure>"
 )
 _TOGGLE = (
     "<button type='button' class='dd-toggle' title='States of the cells, or what the network believes'>"
     "Show guesses</button>"
 )
-_NUMBERS = "<span class='dd-numbers'>&nbsp;</span>"
+_NUMBERS = "<div class='dd-numbers'>&nbsp;</div>"
 CLEAR = json.dumps({"clear": True})
 
 

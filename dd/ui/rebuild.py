@@ -102,15 +102,15 @@ def build(models: Models, engine: Engine) -> None:
             figures = gr.Markdown(NOTHING_YET, elem_id="rebuild-figures", elem_classes="dd-table")
             with gr.Column(visible=False) as details:
                 with gr.Row():
-                    codes = result("Codes: click one", elem_id="rebuild-codes")
-                    errors = result("Error: white is 1/4 or more")
+                    codes = result("Codes: click one", "rebuild-codes")
+                    errors = result("Error: white is 1/4 or more", "rebuild-errors")
                 bars = gr.HTML(elem_id="rebuild-usage")
                 number = gr.Number(
                     None, label="Code", precision=0, minimum=0, elem_id="rebuild-code",
                     info="Click one in the map, or type its number and press Enter.",
                 )  # fmt: skip
                 with gr.Row():
-                    where, patch = result(WHERE), result(DECODES_TO)
+                    where, patch = result(WHERE, "rebuild-where"), result(DECODES_TO, "rebuild-patch")
 
     def on_rebuild(path: str | None, name: str, how: str, size: int) -> tuple:
         if path is None:

@@ -18,6 +18,7 @@ from dd.ui.player import message
 
 EXPIRES = 1800  # seconds without a visit
 MOST_KEPT = 1_000_000_000  # bytes of all visitors' runs together
+STATES = 12  # tensors of a state's size that a step leaves for the next: x, evidence, f, p, what was looked up at x
 FORGOTTEN = "this run was forgotten to make room for other visitors'; press Run to start it again"
 _numbers = itertools.count(1)
 
@@ -134,9 +135,9 @@ class Shelf:
         newest.look()
         with self._lock:
             self._sessions.add(newest)
-            held = sorted((s for s in self._sessions if s.run is not None), key=lambda s: s.used)
-            total = sum(weight(s.run) for s in held)
-            for session in held[:-1]:
+            held = [session for session in self._sessions if session.run is not None]
+            total = sum(weight(session.run) for session in held)
+            for session in sorted((s for s in held if s is not newest), key=lambda s: s.used):
                 if total <= self.most:
                     return
                 total -= weight(session.run)
@@ -144,11 +145,12 @@ class Shelf:
 
 
 def weight(run: Run) -> int:
-    """Bytes that a run's pictures and paths will take at most when it has finished."""
-    images = run.recipe.images * len(run.recipe.lanes) * run.total
-    pictures = 2 * images * run.H * run.W * run.look.factor**2
-    paths = 4 * images * run.K * run.H * run.W
-    return pictures + min(paths, run.keep_simplex)
+    """Bytes of a run: what its pictures and paths will take at most when it has finished, and until then its states."""
+    images = run.recipe.images * len(run.recipe.lanes)
+    state = 4 * images * run.K * run.H * run.W
+    pictures = 2 * images * run.total * run.H * run.W * run.look.factor**2
+    paths = state * run.total
+    return pictures + min(paths, run.keep_simplex) + (0 if run.finished else STATES * state)
 
 
 SHELF = Shelf()

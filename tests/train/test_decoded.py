@@ -19,7 +19,7 @@ from train.pictures import Pictures, find, is_held_out
 needs_weights = pytest.mark.skipif(
     not perceptual.weights_path().is_file(), reason="SqueezeNet weights are not in torch's hub folder (set TORCH_HOME)"
 )
-N = 12
+N, CPU = 12, torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -62,10 +62,10 @@ def test_samples_are_judged_by_what_they_decode_to(root: Path, capsys: pytest.Ca
     cells = judges.sample(checkpoint, process_, "dirichlet", 2, N, 0, labels=labels)
     assert cells.cells.shape == (N, 8, 8)
     pictures = (vqvae.decode(cells.cells).clamp(0, 1) * 255).round() / 255
-    real = decoded.features(Pictures(find(root / "pictures"), 1).whole(range(40), 32))
-    assert record["fid"] == pytest.approx(frechet_distance(decoded.features(pictures), real), rel=1e-4)
+    real = decoded.features(Pictures(find(root / "pictures"), 1).whole(range(40), 32), CPU)
+    assert record["fid"] == pytest.approx(frechet_distance(decoded.features(pictures, CPU), real), rel=1e-4)
     assert record["fid_mean"] == pytest.approx(
-        float((decoded.features(pictures) - real.mean(0)).mean(0).square().sum())
+        float((decoded.features(pictures, CPU) - real.mean(0)).mean(0).square().sum())
     )
     assert record["fid_ratio"] == pytest.approx(record["fid"] / record["fid_rebuilt"])
     assert record["seconds_per_image"] > 0
@@ -114,7 +114,7 @@ def test_a_test_folder_is_the_test_split_and_a_train_folder_alone_has_none(root:
 @needs_weights
 def test_more_samples_than_pictures_are_refused(root: Path):
     with pytest.raises(ValueError, match="there are 40 pictures"):
-        decoded.gallery(decoded.grey_levels(16), root / "pictures", 32, 41)
+        decoded.gallery(decoded.grey_levels(16, CPU), root / "pictures", 32, 41)
 
 
 def test_another_vqvae_and_missing_pictures_are_said(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -157,7 +157,7 @@ def test_neighbours_are_drawn_below_the_samples(root: Path, tmp_path: Path, caps
 
 
 def test_grey_levels_show_what_they_read():
-    kind = decoded.grey_levels(16)
+    kind = decoded.grey_levels(16, CPU)
     cells = torch.arange(16).view(1, 4, 4)
     assert torch.equal(kind.read(kind.show(cells)), cells)
     assert kind.show(cells).flatten()[[0, -1]].tolist() == [0.0, 1.0]
@@ -257,7 +257,7 @@ def test_codes_of_a_data_set_are_judged_by_its_classifier_without_border():
     data = {"source": "codes", "of": "mnist", "border": 2, "labels": ["7", "0"]}
     samples = judges.Samples(torch.tensor([0, 1]).view(2, 1, 1).expand(2, 8, 8), torch.tensor([0, 1]), 0.0)
     pixels = {"source": "mnist", "K": 2, "cells": "threshold"}
-    seen = judges.as_pixels(samples, decoded.Cells(show, None, 1, 4), data, pixels)
+    seen = judges.as_pixels(samples, decoded.Cells(show, None, 1, 4, CPU), data, pixels)
     assert seen.cells.shape == (2, 28, 28)
     assert seen.cells.flatten(1).float().mean(1).tolist() == [0.0, 1.0]
     assert seen.labels.tolist() == [7, 0]

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import gradio as gr
 import pytest
+import torch
 from gradio import state_holder
 from gradio.components import State
 
@@ -50,6 +51,43 @@ def test_a_run_weighs_what_it_holds_in_the_end(models, engine):
     pictures = sum(view.state.nbytes + view.guess.nbytes for lanes in run.views for view in lanes)
     paths = sum(x.nbytes + p.nbytes for lanes in run.trajectory for x, p in lanes)
     assert weight(run) == pictures + paths
+
+
+def test_a_run_that_goes_on_weighs_its_states_too(models, engine):
+    """What a step leaves behind is at most what is counted for it, and not a small part of that."""
+
+    def held() -> int:
+        gc.collect()
+        tensors = [thing for thing in gc.get_objects() if type(thing) is torch.Tensor]
+        return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+    recipe = Recipe(**{**vars(RECIPE), "images": 16, "steps": 20})
+    engine.do(Run, recipe, models).exhaust()  # tables that are kept for every run
+    before, run = held(), engine.do(Run, recipe, models)
+    run.keep_simplex = 0
+    run.advance(), run.advance()
+    states = weight(run) - (2 * 16 * 28 * 28 * run.total)
+    assert 0.25 * states <= held() - before <= states
+    run.exhaust()
+    assert weight(run) == 2 * 16 * 28 * 28 * run.total
+
+
+def test_the_run_that_room_is_made_for_is_never_forgotten(models, engine, monkeypatch):
+    """Even if another visitor takes a step just before the room is made."""
+    shelf = Shelf(most=int(1.5 * weight(Run(RECIPE, models))))
+    monkeypatch.setattr(sessions, "SHELF", shelf)
+    other, newest = started(models, engine), Session()
+
+    class Meanwhile:
+        def __enter__(self):
+            other.look()
+
+        def __exit__(self, *_):
+            pass
+
+    shelf._lock = Meanwhile()
+    newest.prepare(RECIPE, models, engine)
+    assert (other.run is None, newest.run is None) == (True, False)
 
 
 def test_a_run_whose_step_has_failed_is_begun_anew(models, engine, monkeypatch):

@@ -48,7 +48,7 @@
       panels.replaceChildren(...wanted.map((view) => {
         const figure = document.createElement("figure");
         figure.className = "dd-panel";
-        figure.innerHTML = `<figcaption><span></span>${paired ? "" : "<span class='dd-numbers'></span>"}</figcaption><div class="dd-screen"><canvas></canvas></div>`;
+        figure.innerHTML = `<figcaption></figcaption><div class="dd-screen"><canvas></canvas></div>${paired ? "" : "<div class='dd-numbers'></div>"}`;
         return figure;
       }));
     }
@@ -57,7 +57,7 @@
     const rows = Math.ceil(message.n / columns), height = rows * (message.h + gap) - gap;
     views = wanted.map((view, i) => {
       const figure = panels.children[i];
-      figure.querySelector("figcaption span").textContent = paired ? view.title : `${view.lane + 1}. ${view.title}`;
+      figure.querySelector("figcaption").textContent = paired ? view.title : `${view.lane + 1}. ${view.title}`;
       const canvas = figure.querySelector("canvas");
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", `${view.title}. ${KEYS}`);
@@ -156,7 +156,7 @@
       const now = frames[step].lanes[i], colour = `var(--dd-colour-${i})`;
       return `<polyline fill="none" stroke="${colour}" stroke-width="2" points="${points}"/>`
         + `<circle cx="${px(now.t)}" cy="${py(now.entropy)}" r="8" fill="${colour}"/>`
-        + `<text x="${px(now.t)}" y="${py(now.entropy)}" dy="4" font-size="11" text-anchor="middle" fill="white">${i + 1}</text>`;
+        + `<text x="${px(now.t)}" y="${py(now.entropy)}" dy="4" font-size="11" text-anchor="middle" fill="var(--body-background-fill)">${i + 1}</text>`;
     });
     curve.setAttribute("viewBox", `0 0 ${W} ${H}`);
     curve.innerHTML = `<text x="0" y="16" font-size="12" fill="currentColor">${top.toFixed(2)}</text>`
