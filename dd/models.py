@@ -72,7 +72,10 @@ class Models:
             return self.get(name)
         other = self.companion(name, architecture)
         if other is None:
-            raise RecipeError(f"there is no {architecture} beside {name}; train one, or choose another process")
+            raise RecipeError(
+                f"this process needs a network of its own ({architecture}), and {name} has none beside it; "
+                "choose another process"
+            )
         return self._load(other)
 
     def companion(self, name: str, architecture: str) -> str | None:

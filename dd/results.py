@@ -29,8 +29,8 @@ def read(path: str | Path = RESULTS) -> list[dict[str, Any]]:
 
 
 def short(figure: float) -> str:
-    """Three digits or more, none of them after an e: 0.294, 86.3, 11,518."""
-    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.3g}"
+    """Three digits or more, none of them after an e: 0.294, 1.10, 86.3, 11,518."""
+    return f"{figure:,.0f}" if figure >= 99.95 else f"{figure:#.3g}"
 
 
 def matches(record: dict[str, Any], wanted: dict[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from dd.checkpoints import Checkpoint
 from dd.data import grid_of
@@ -168,8 +169,10 @@ class Run:
     def _remember(self, frames: list[Frame]) -> None:
         n = self.keep_simplex // (sum(4 * f.p[0].numel() for f in frames) * self.total)
         if n:
-            pairs = zip(frames, self.processes, strict=True)
-            self.trajectory.append([(process_.simplex(f.x[:n]).half(), f.p[:n].half()) for f, process_ in pairs])
+            states = [process_.simplex(f.x[:n]) for f, process_ in zip(frames, self.processes, strict=True)]
+            if self.finished:  # as the pictures, at the categories that were drawn
+                states = [one_hot(cells[:n], self.K).movedim(-1, 1) for cells in self.cells]
+            self.trajectory.append([(x.half(), f.p[:n].half()) for x, f in zip(states, frames, strict=True)])
 
     def _view(self, frame: Frame, process_) -> View:
         start = time.perf_counter()

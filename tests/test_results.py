@@ -19,7 +19,8 @@ def test_the_look_up_prefers_the_test_split_then_more_images():
 
 
 @pytest.mark.parametrize(
-    ("figure", "written"), [(0.2944, "0.294"), (86.31, "86.3"), (99.97, "100"), (1203.74, "1,204"), (11518.2, "11,518")]
+    ("figure", "written"),
+    [(0.2944, "0.294"), (1.1, "1.10"), (86.31, "86.3"), (99.97, "100"), (1203.74, "1,204"), (11518.2, "11,518")],
 )
 def test_figures_are_short_and_never_scientific(figure, written):
     assert results.short(figure) == written

@@ -182,7 +182,7 @@ def test_a_little_noise_changes_little_and_much_noise_changes_much(models):
 def test_a_lane_of_another_network_runs_beside_the_others(tmp_path):
     write_checkpoint(tmp_path / "tiny")
     recipe = dataclasses.replace(BASE, lanes=(Lane("dirichlet", "dirichlet"), Lane("ddpm", "ddpm")))
-    with pytest.raises(RecipeError, match="no noise-unet beside tiny"):
+    with pytest.raises(RecipeError, match=r"needs a network of its own \(noise-unet\), and tiny has none"):
         Run(recipe, Models(tmp_path))
     network = {"channels": [8, 8], "blocks": [1, 1], "classes": 10}
     write_checkpoint(tmp_path / "noise", architecture="noise-unet", network=network)

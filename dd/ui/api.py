@@ -26,7 +26,7 @@ from dd.processes import EVERY, REGISTRY, traits
 from dd.recipe import MAX_LANES, Lane, Recipe, RecipeError, grid, whole
 from dd.reconstruct import LARGEST, SMALLEST, frame, rebuild
 from dd.runs import Run
-from dd.ui.controls import recipe
+from dd.ui.controls import class_choices, recipe
 from dd.ui.engine import Engine
 from dd.ui.upload import png, unwritten
 
@@ -43,7 +43,7 @@ def build(models: Models, engine: Engine) -> None:
     def generate(
         checkpoint: str = default,
         process: str = "dirichlet",
-        sampler: str = "dirichlet",
+        sampler: str = "default",
         steps: int = 64,
         images: int = 16,
         label: int | str = "each",
@@ -61,10 +61,10 @@ def build(models: Models, engine: Engine) -> None:
             process: dirichlet, d3pm-uniform, d3pm-absorbing, d3pm-gaussian, multinomial or gaussian; ddpm where the
                 data have a network for it.
             sampler: of dirichlet: dirichlet, euler, ode, heun, langevin, bridge; of d3pm and multinomial: ancestral; of
-                gaussian: ddpm, ddim, heun; of ddpm: ddpm, ddim, heun.
+                gaussian: ddpm, ddim, heun; of ddpm: ddpm, ddim, heun; default for the first of these.
             steps: reverse steps, 1 to 500; steps x images is at most 40,000.
             images: how many, 1 to 64.
-            label: number of the class to draw, "each" for all classes in turn, "any" for none given.
+            label: number or name of the class to draw, "each" for all classes in turn, "any" for none given.
             guidance: classifier-free guidance, 0 to 10; 1 is the plain conditional model.
             seed: 0 to 2147483647.
             options: of the process, for example {"eta": 0.5}; none by default.
@@ -79,6 +79,7 @@ def build(models: Models, engine: Engine) -> None:
             number a lane) and, with frames, png: the state beside the network's guess as a data URL.
         """
         lane = _answered(_lane, process, sampler, options, schedule)
+        label = _answered(_class, models, checkpoint, label)
         made = _answered(recipe, checkpoint, [lane], steps, images, label, guidance, temperature, seed)
         yield from _stream(made, frames, models, engine)
 
@@ -102,7 +103,7 @@ def build(models: Models, engine: Engine) -> None:
             calls: network calls of every lane, 1 to 500; samplers with two calls a step take half as many steps.
                 Guidance comes on top.
             images: in every lane, 1 to 64; calls x images x lanes is at most 40,000.
-            label: number of a class, "each" or "any".
+            label: number or name of a class, "each" or "any".
             guidance: classifier-free guidance, 0 to 10.
             seed: 0 to 2147483647.
             schedule: of all lanes, see /generate.
@@ -112,6 +113,7 @@ def build(models: Models, engine: Engine) -> None:
             A PNG of all lanes beside each other and the JSON recipe. Before them, a job streams the same as
             /generate, with the lanes' states beside each other.
         """
+        label = _answered(_class, models, checkpoint, label)
         made = _answered(
             _many_lanes, checkpoint, lanes, calls, images, label, guidance, temperature, seed, schedule
         )  # fmt: skip
@@ -131,7 +133,7 @@ def build(models: Models, engine: Engine) -> None:
             cells: the image, rows of categories 0..K-1, for example 28 rows of 28 zeros and ones.
             checkpoint: name of the model, for example digits.
             process: dirichlet, d3pm-uniform, d3pm-absorbing, d3pm-gaussian, multinomial or gaussian.
-            label: number of the image's class, or "any".
+            label: number or name of the image's class, or "any".
             draws: noise levels to average over, 2 to 256; the standard error falls with their square root.
             seed: 0 to 2147483647.
         Returns:
@@ -139,7 +141,7 @@ def build(models: Models, engine: Engine) -> None:
         """
         if label == "each":
             raise gr.Error('an image has one class or none: give its number, or "any"', print_exception=False)
-        lane = Lane(str(process), _sampler(process))
+        lane, label = Lane(str(process), _sampler(process)), _answered(_class, models, checkpoint, label)
         made = _answered(recipe, checkpoint, [lane], 1, 1, label, 1.0, 1.0, seed)
         draws = _answered(whole, draws, "The number of draws", 2, MAX_DRAWS)
         bounds = _answered(engine.do, _estimate, made, models, cells, draws)
@@ -202,7 +204,7 @@ def _lane(process, sampler, options, schedule) -> Lane:
     options = {} if options is None else options
     if not isinstance(options, dict):
         raise RecipeError('options must map names to numbers, for example {"eta": 0.5}')
-    return Lane(str(process), str(sampler), options, str(schedule))
+    return Lane(str(process), _sampler(process) if sampler == "default" else str(sampler), options, str(schedule))
 
 
 def _many_lanes(checkpoint, lanes, calls, images, label, guidance, temperature, seed, schedule) -> Recipe:
@@ -213,6 +215,21 @@ def _many_lanes(checkpoint, lanes, calls, images, label, guidance, temperature, 
     pairs = [str(lane).partition("/") for lane in lanes]
     made = [Lane(a, b, schedule=str(schedule)) for a, _, b in pairs]
     return recipe(checkpoint, made, calls, images, label, guidance, temperature, seed, equal_calls=True)
+
+
+def _class(models: Models, checkpoint: object, label: object) -> int | str:
+    """The class's number, given itself or the class's name; "any" and "each" as they are."""
+    if label in ("any", "each") or checkpoint not in models.names():
+        return label
+    names = {name: value for name, value in class_choices(models, checkpoint) if value not in ("any", "each")}
+    if not names:
+        raise RecipeError(f'{checkpoint} knows no classes; leave the label "any"')
+    found = names.get(str(label), label)
+    try:
+        return whole(found, "The class", 0, len(names) - 1)
+    except RecipeError as error:
+        known = ", ".join(f"{value} {name}" if name != value else name for name, value in names.items())
+        raise RecipeError(f"there is no class {str(label)[:40]!r} of {checkpoint}; choose one of {known}") from error
 
 
 def _sampler(name: object) -> str:

@@ -15,6 +15,7 @@ from dd.ui.controls import QUIET
 from dd.ui.engine import Engine
 
 TITLE = "Dirichlet Diffusion"
+SUBTITLE = "Diffusion on the probability simplex, live, with exact mathematics."
 FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif")  # nothing to fetch
 THEME = gr.themes.Default(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=("ui-monospace", "monospace"))
 THREADS = 64  # for what Gradio runs: all concurrency limits together, and as many for what does not queue
@@ -32,11 +33,11 @@ TITLES = {
     "dice": "Draw another seed",
     "made": "Let the network make a picture to start from",
     "take": "Start from the picture clicked last on the tab Generate",
-    "middle": "Paint over the middle",
-    "left": "Paint over the left half",
-    "right": "Paint over the right half",
-    "top": "Paint over the upper half",
-    "bottom": "Paint over the lower half",
+    "middle": "Paint over the middle, and nothing else",
+    "left": "Paint over the left half, and nothing else",
+    "right": "Paint over the right half, and nothing else",
+    "top": "Paint over the upper half, and nothing else",
+    "bottom": "Paint over the lower half, and nothing else",
     "rebuild-run": "Rebuild the picture from its codes",
     "sx-run": "Simulate with these settings",
 }  # of buttons, by their id or its last part
@@ -53,12 +54,15 @@ JS = """() => {
 }""".replace("TITLES", json.dumps(TITLES))
 CSS = (
     """
-.gradio-container { max-width: min(1280px, 100vw) !important; margin: 0 auto !important; }
+.gradio-container { max-width: min(1280px, 100%) !important; margin: 0 auto !important; }
 .gradio-container :is(.main, .wrap, .contain, .tabitem, .column, .block, .prose) { max-width: 100%; min-width: 0; }
 :root { --dd-colour-0: #1A80D8; --dd-colour-1: #D55E00; --dd-colour-2: #0B4D38; --dd-colour-3: #7B1A78; }
 .dark { --dd-colour-0: #4A90E2; --dd-colour-1: #E8742A; --dd-colour-2: #B5F0D3; --dd-colour-3: #AE4F86; }
 .gradio-container .main { padding-inline: clamp(12px, 2.5vw, 32px) !important; }
-h1 { margin-bottom: 0 !important; }
+.dd-head p { margin-top: -4px; }
+.gradio-container .pending { opacity: 0.6 !important; }
+.gradio-container input:is([role="listbox"], [role="combobox"]) { text-overflow: ellipsis; padding-right: 20px; }
+[id^="inpaint-"]:is(button) { padding-inline: 4px !important; }
 .katex-display, :is(.dd-table, .dd-card) table { display: block; overflow-x: auto; overflow-y: hidden;
   max-width: min(100%, calc(100vw - 64px)); }
 :is(.dd-table, .dd-card) :is(table, tr, th, td) { border-color: var(--border-color-primary) !important; }
@@ -105,7 +109,9 @@ def build(models: Models, max_seconds: float = math.inf) -> gr.Blocks:
     """The whole app; nothing is loaded or computed before it is asked for. max_seconds: of computing a run may take."""
     engine = Engine(max_seconds)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as demo:
-        gr.Markdown(f"# {TITLE}\nDiffusion on the probability simplex, live, with exact mathematics.")
+        gr.Markdown(
+            f"# {TITLE}\nDiffusion on the probability simplex, live, with exact mathematics.", elem_classes="dd-head"
+        )
         if not models.names():
             gr.Markdown(f"There is no trained denoiser in the folder `{models.root.name}`. {HOW_TO_GET_ONE}")
             return demo

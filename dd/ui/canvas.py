@@ -22,8 +22,8 @@ from dd.ui.session import Session
 
 EDGE = 224  # pixels of the picture that is painted on; a multiple of 28 and of 16
 NOTHING_YET = (
-    "there is no picture yet, or it was left alone for half an hour and forgotten: bring one of your own, or press "
-    "'Generate one' and wait for it"
+    "there is no picture here: bring one of your own, or press 'Generate one' and wait for it (after half an hour "
+    "without use a picture is forgotten)"
 )
 MIDDLE = (
     "Its middle square is taken; the sliders take another. A face should fill it, a digit or garment stand out from "
@@ -127,6 +127,12 @@ class Canvas:
             gr.Warning(sentence, duration=12)
             return chosen, None, f"**{sentence}**"
         return self.put(chosen, name, cells, uploaded=True)
+
+    def change_model(self, path: str | None, name: str, chosen: Chosen | None, *framing: float) -> tuple:
+        """The upload as another model has it; a picture that was none cannot be one of that model's."""
+        if path is None and chosen is not None and chosen.cells is not None:
+            gr.Info(f"The picture was one of {chosen.name}: bring or generate one for {name}.", duration=6)
+        return self.read(path, name, chosen, *framing)
 
     def paint(self, region: str, chosen: Chosen | None) -> dict:
         """The picture with a region painted over, nothing else of it."""

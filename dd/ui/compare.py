@@ -80,7 +80,7 @@ def build(models: Models, engine: Engine) -> None:
             buttons = transport.buttons("compare")
             titles = [title(_lane(pair)) for pair in DEFAULT]
             stage = player("lanes", "Press Run to start all lanes together.", "compare-player", titles)
-            explorer.build(stage, session, "compare-player")
+            paths = explorer.build(stage, session, "compare-player")
             with gr.Row():
                 transport.downloads("compare", session, engine)
                 load = transport.load_button()
@@ -115,16 +115,11 @@ def build(models: Models, engine: Engine) -> None:
         note = f"{NOTE} {_where_measured(session.run, records)}"
         return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note}"
 
-    model.input(
-        lambda name: gr.Dropdown(lane_choices(models, name), value=DEFAULT),
-        model,
-        lanes,
-        queue=False,
-        **QUIET,
-    )
+    model.input(lambda *chosen: _lanes(models, *chosen), [model, lanes], lanes, queue=False, **QUIET)
     lanes.change(lambda pairs: gr.Slider(visible=_has_temperature(pairs)), lanes, temperature, queue=False, **QUIET)
     form = transport.Form("Compare", controls, to_recipe, fill)
     events = transport.connect(buttons, load, stage, session, form, models, engine)
+    explorer.follow(paths, session, events.running, events.stepping, events.pausing, events.loaded)
     gr.on([buttons.run.click, load.upload], None, None, table, js="() => ''", **QUIET)  # at once, in the page
     for event in (events.running, events.stepping, events.resetting, events.loaded):
         event.then(measured, session, table, **QUIET)
@@ -142,6 +137,13 @@ def _where_measured(run: Run, records: list[dict]) -> str:
 def _lane(pair: str) -> Lane:
     """Of "process/sampler", as the list of lanes has it."""
     return Lane(*str(pair).split("/", 1))
+
+
+def _lanes(models: Models, model: str, pairs: list[str] | None) -> gr.Dropdown:
+    """The lanes of a model just chosen: those that were chosen before, as far as it has them, if that is a race."""
+    choices = lane_choices(models, model)
+    known = [pair for pair in pairs or [] if pair in [value for _, value in choices]]
+    return gr.Dropdown(choices, value=known if len(known) > 1 else DEFAULT)
 
 
 def _has_temperature(pairs: list[str] | None) -> bool:

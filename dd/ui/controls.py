@@ -36,11 +36,11 @@ METHOD_NAMES = {
     "ddim": "DDIM (ODE)",
 }
 SCHEDULE_NAMES = {
-    "cosine": "cosine in t, dense at both ends",
-    "early": "dense early (MaskGIT's cosine)",
+    "cosine": "cosine in t",
+    "early": "dense early (MaskGIT)",
     "information": "even in t",
     "native": "even in its own time",
-    "nichol": "cosine of Nichol & Dhariwal",
+    "nichol": "Nichol & Dhariwal",
 }
 
 
@@ -138,7 +138,8 @@ def seed_with_dice(prefix: str, what: str = "picture") -> gr.Number:
 
 
 def process_and_sampler(models: Models, model: gr.Dropdown, inpaint: bool = False) -> tuple[gr.Dropdown, gr.Dropdown]:
-    """The Dirichlet process and its step to begin with; another model or process brings its own choices."""
+    """The Dirichlet process and its step to begin with, and for a model that lacks what was chosen; another process
+    begins with its first sampler, which the tab sees to."""
     process = gr.Dropdown(
         process_choices(models, model.value, inpaint), value="dirichlet", label="Process",
         info="The noise to run backwards.",
@@ -147,11 +148,19 @@ def process_and_sampler(models: Models, model: gr.Dropdown, inpaint: bool = Fals
         method_choices("dirichlet"), value="dirichlet", label="Sampler", info="How one reverse step is taken."
     )
 
-    def first(name: str) -> tuple:
-        return gr.Dropdown(process_choices(models, name, inpaint), value="dirichlet"), first_method("dirichlet")
+    def of_model(name: str, process: str, sampler: str) -> tuple:
+        process, sampler = kept(models, name, process, sampler, inpaint)
+        choices = process_choices(models, name, inpaint)
+        return gr.Dropdown(choices, value=process), gr.Dropdown(method_choices(process), value=sampler)
 
-    model.input(first, model, [process, sampler], queue=False, **QUIET)
+    model.input(of_model, [model, process, sampler], [process, sampler], queue=False, **QUIET)
     return process, sampler
+
+
+def kept(models: Models, model: str, process: str, sampler: str, inpaint: bool = False) -> tuple[str, str]:
+    """Process and sampler as they were chosen where the model has them, else the Dirichlet process and its step."""
+    known = process in [name for _, name in process_choices(models, model, inpaint)]
+    return (process, sampler) if known else ("dirichlet", method_choices("dirichlet")[0][1])
 
 
 def first_method(process: str) -> gr.Dropdown:

@@ -20,8 +20,8 @@ HINT = (
 )
 
 
-def build(stage: gr.HTML, session: gr.State, player: str) -> None:
-    """The plots below a player, wired to its clicks."""
+def build(stage: gr.HTML, session: gr.State, player: str) -> gr.HTML:
+    """The plots below a player, wired to its clicks; see `follow`."""
     inside = f"<p>{HINT}</p><div class='dd-legend'></div><div class='dd-plots'></div>"
     view = gr.HTML(
         value=None,
@@ -41,6 +41,13 @@ def build(stage: gr.HTML, session: gr.State, player: str) -> None:
 
     stage.select(on_select, session, view, queue=False, **QUIET)
     renew(session, stage.select)
+    return view
+
+
+def follow(view: gr.HTML, session: gr.State, *ends: gr.events.Dependency) -> None:
+    """After each of these events, which take steps or stop a run, the paths go on to the newest step."""
+    for end in ends:
+        end.then(renewed, session, view, queue=False, **QUIET)
 
 
 def select(session: Session, lane: int, image: int, row: int, col: int) -> str | None:
@@ -52,10 +59,22 @@ def select(session: Session, lane: int, image: int, row: int, col: int) -> str |
     session.clicked = image
     size = run.look.factor
     pins = toggled(session.pins, (lane, image, row // size * size, col // size * size))
-    paths = [path(run, *pin) for pin in pins]
+    shown = drawn(run, session.number, pins)
     session.pins = pins
-    # `run`, since the page takes no notice of a value that is the one before, of the same recipe run again
-    return json.dumps({"run": session.number, "K": run.K, "greys": run.look.greys, "pins": paths})
+    return shown
+
+
+def drawn(run: Run, number: int, pins: list[tuple[int, ...]]) -> str:
+    """The pinned cells' paths as the page reads them. number: of the run, since the page takes no notice of a value
+    that is the one before, of the same recipe run again."""
+    paths = [path(run, *pin) for pin in pins]
+    return json.dumps({"run": number, "K": run.K, "greys": run.look.greys, "pins": paths})
+
+
+def renewed(session: Session | None) -> str | dict:
+    """The paths of the cells that are pinned, as far as the run has come."""
+    run = None if session is None else session.run
+    return drawn(run, session.number, session.pins) if run is not None and session.pins else gr.skip()
 
 
 def toggled(pins: list[tuple[int, ...]], pin: tuple[int, ...]) -> list[tuple[int, ...]]:

@@ -14,6 +14,7 @@ from dd.ui.controls import (
     class_dropdown,
     first_method,
     guidance_slider,
+    kept,
     method_choices,
     model_dropdown,
     process_and_sampler,
@@ -67,10 +68,10 @@ def build(models: Models, engine: Engine) -> gr.State:
                 )  # fmt: skip
                 options = _option_sliders()
         with gr.Column(scale=3, min_width=320, elem_classes="dd-stage"):
-            note = gr.Markdown(CODES, visible="vqvae" in models.config(model.value)["data"])
             buttons = transport.buttons("generate")
             stage = player("pair", "Press Run, or Step for one reverse step at a time.", "generate-player")
-            explorer.build(stage, session, "generate-player")
+            note = gr.Markdown(CODES, visible="vqvae" in models.config(model.value)["data"])
+            paths = explorer.build(stage, session, "generate-player")
             with gr.Row():
                 transport.downloads("generate", session, engine)
                 load = transport.load_button()
@@ -101,14 +102,14 @@ def build(models: Models, engine: Engine) -> gr.State:
         first = method_choices(process)[0][1]
         return [first_method(process), begin(model, process, first), *visible(model, process, first)]
 
-    def on_model(model: str) -> list:
-        return on_sampler(model, "dirichlet", "dirichlet")  # with which every model begins
+    def on_model(model: str, process: str, sampler: str) -> list:
+        return on_sampler(model, *kept(models, model, process, sampler))
 
     def on_sampler(model: str, process: str, sampler: str) -> list:
         return [begin(model, process, sampler), *visible(model, process, sampler)]
 
     chosen, applies = [model, process, sampler], [note, temperature, *options.values()]
-    model.input(on_model, model, [schedule, *applies], queue=False, **QUIET)
+    model.input(on_model, chosen, [schedule, *applies], queue=False, **QUIET)
     process.input(on_process, [model, process], [sampler, schedule, *applies], queue=False, **QUIET)
     sampler.input(on_sampler, chosen, [schedule, *applies], queue=False, **QUIET)
 
@@ -126,6 +127,7 @@ def build(models: Models, engine: Engine) -> gr.State:
 
     form = transport.Form("Generate", controls, to_recipe, fill)
     events = transport.connect(buttons, load, stage, session, form, models, engine)
+    explorer.follow(paths, session, events.running, events.stepping, events.pausing, events.loaded)
     events.filled.success(visible, chosen, applies, queue=False, **QUIET)
     return session
 

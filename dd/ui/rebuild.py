@@ -29,7 +29,7 @@ NOTHING_YET = "Upload a picture, or choose one of the examples."
 FORGOTTEN = "this picture was left alone for half an hour and forgotten; press Rebuild first"
 SIZES = (32, 64, 128, 256, 384, 512)
 MOST_BARS = 48
-LEAST_EDGE = 320  # pixels that the longer side of a map has at least, so that the codes of a face can be told apart
+LEAST_EDGE = 512  # pixels that the longer side of a map has at least, so that the codes of a face can be told apart
 
 # Gradio's slider listens to a mouse or a finger alone: its handle, once there is one, takes the keys of a slider.
 KEYS = """() => {
@@ -103,10 +103,10 @@ def build(models: Models, engine: Engine) -> None:
             with gr.Column(visible=False) as details:
                 with gr.Row():
                     codes = result("Codes: click one", "rebuild-codes")
-                    errors = result("Error: white is 1/4 or more", "rebuild-errors")
+                    errors = result("Error: white is off by 1/4 or more", "rebuild-errors")
                 bars = gr.HTML(elem_id="rebuild-usage")
                 number = gr.Number(
-                    None, label="Code", precision=0, minimum=0, elem_id="rebuild-code",
+                    None, label="Code", precision=0, elem_id="rebuild-code",
                     info="Click one in the map, or type its number and press Enter.",
                 )  # fmt: skip
                 with gr.Row():
@@ -226,8 +226,8 @@ def table(done: Rebuilt, others: list[Quality]) -> str:
     h, w = done.codes.shape
     head = "| | bits per pixel | kB | PSNR, dB | SSIM | LPIPS |\n|---|---|---|---|---|---|"
     note = (
-        f"\n\n{h} x {w} codes · network {1000 * done.seconds:.0f} ms · JPEG and WebP at that rate, or their lowest. "
-        "PSNR and SSIM: more is closer to your picture. LPIPS: less is, as people see it."
+        f"\n\n{h} x {w} codes · network {1000 * done.seconds:.0f} ms · JPEG and WebP at that rate, or at their lowest "
+        "quality. PSNR and SSIM: more is closer to your picture. LPIPS: less is, as people see it."
     )
     missing = perceptual.why_unavailable()
     if missing:

@@ -49,6 +49,7 @@ class Events:
 
     running: gr.events.Dependency
     stepping: gr.events.Dependency
+    pausing: gr.events.Dependency
     resetting: gr.events.Dependency
     filled: gr.events.Dependency
     loaded: gr.events.Dependency
@@ -154,10 +155,19 @@ def connect(
     running = pressed.run.click(on_run, [session, *form.controls], results, cancels=[loaded], **live)
     stepping = pressed.step.click(on_step, [session, *form.controls], results, cancels=[running, loaded], **live)
     under_way = [running, stepping, loaded]
-    for button in (pressed.pause, load):  # at its click: after the upload it would stop the loaded run, too
-        button.click(on_halt, session, session, cancels=under_way, queue=False, **QUIET)
+    halting = {"cancels": under_way, "queue": False, **QUIET}
+    pausing = pressed.pause.click(on_halt, session, session, **halting)
+    load.click(on_halt, session, session, **halting)  # at its click: after the upload it would stop the loaded run, too
     resetting = pressed.reset.click(on_reset, session, results, cancels=under_way, queue=False, **QUIET)
-    return Events(running, stepping, resetting, filled, loaded)
+    stepping.then(None, js=_tell(stage, "dd-stepped"), api_visibility="private")
+    inputs = [control.input for control in form.controls if hasattr(control, "input")]
+    gr.on(inputs, None, js=_tell(stage, "dd-changed"), api_visibility="private")
+    return Events(running, stepping, pausing, resetting, filled, loaded)
+
+
+def _tell(stage: gr.HTML, event: str) -> str:
+    """JavaScript that tells the player of something."""
+    return f"() => document.dispatchEvent(new CustomEvent('{event}', {{ detail: {{ player: '{stage.elem_id}' }} }}))"
 
 
 def downloads(prefix: str, session: gr.State, engine: Engine) -> None:

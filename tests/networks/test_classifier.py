@@ -12,6 +12,7 @@ from torch import Tensor
 from dd import checkpoints, data
 from dd.data import Labelled
 from dd.networks.classifier import Classifier
+from tests.train.workers import assert_two_workers_train_one_network
 from train import classifier as script
 from train import loop
 from train.pictures import find, is_held_out
@@ -143,3 +144,20 @@ def test_measuring_something_else_says_so(tmp_path: Path, toy: Path):
     checkpoints.save(tmp_path / "unet", checkpoints.build(config).state_dict(), config)
     with pytest.raises(SystemExit, match="not a classifier"):
         script.main(["--measure", str(tmp_path / "unet")])
+
+
+@pytest.mark.slow
+def test_two_workers_of_torchrun_train_one_classifier(mnist_root: Path, tmp_path: Path):
+    config = CONFIG | {"network": {"K": 2, "channels": [4, 8]}}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(config))
+    fixed = ["--config", str(tmp_path / "toy.yaml"), "--data-root", str(mnist_root), "--out", str(tmp_path / "run")]
+    more = [*fixed, "--steps", "4", "--log-every", "1", "--device", "cpu", "--quiet"]
+    assert_two_workers_train_one_network("classifier", more, tmp_path)
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if "loss" in record] == [1, 2, 3, 4]
+
+
+def test_a_batch_that_the_workers_cannot_share_is_refused(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(script, "worker_count", lambda: (0, 3))
+    with pytest.raises(SystemExit, match="a batch of 16 cannot be dealt out evenly to 3 workers"):
+        run(toy, tmp_path / "run")

@@ -1,6 +1,7 @@
 """The page in a real browser, as a visitor would use it, on the shipped checkpoints."""
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ FRAMES = """(id) => {
 }"""
 PINS = "([id, n]) => document.querySelectorAll(`#${id}-explorer figure`).length === n"
 STEP = "(id) => (document.querySelector(`#${id} [data-step], #${id}[data-step]`) || {dataset: {}}).dataset.step"
+NUMBERS = re.compile(r"t = ([\d.]+) entropy ([\d.]+) bits (\d+) calls (\d+) ms")
 PIXELS = "(s) => [...document.querySelectorAll(s + ' canvas')].map((c) => c.toDataURL())"
 
 
@@ -193,6 +195,50 @@ def test_process_changes_the_samplers_and_options_on_offer(page):
     set_slider(page, "Steps", 4)
     page.click("#generate-run")
     wait_done(page, "generate-player")
+    eta, temperature = (page.get_by_label(f"number input for {name}") for name in ("eta", "Temperature"))
+    assert not eta.locator("visible=true").count()
+    choose(page, "Data", "fashion")
+    assert page.get_by_label("Process", exact=True).locator("visible=true").input_value() == "D3PM, absorbing", "kept"
+    choose(page, "Process", "Gaussian on one-hots")
+    eta.locator("visible=true").wait_for()
+    choose(page, "Sampler", "DDIM (ODE)")
+    eta.locator("visible=true").wait_for(state="hidden")
+    assert temperature.locator("visible=true").count() == 1
+    choose(page, "Process", "DDPM on pixels, its own network")
+    temperature.locator("visible=true").wait_for(state="hidden")
+    choose(page, "Data", "digits")  # which has no such network
+    temperature.locator("visible=true").wait_for()
+    process = "Dirichlet (Wright-Fisher)"
+    assert page.get_by_label("Process", exact=True).locator("visible=true").input_value() == process
+
+
+def test_lanes_that_another_data_set_has_are_kept_and_a_race_of_ddpms_has_no_temperature(page):
+    page.get_by_role("tab", name="Compare").click()
+    temperature = page.get_by_label("number input for Temperature").locator("visible=true")
+    choose(page, "Data", "fashion")
+    lanes = page.get_by_label("Lanes", exact=True).locator("visible=true")
+    for _ in range(4):
+        page.get_by_role("button", name="Remove").locator("visible=true").first.click()
+    for method in ("DDPM (ancestral)", "DDIM (ODE)"):
+        lanes.click()
+        page.get_by_role("option", name=f"DDPM on pixels, its own network · {method}").click()
+        page.keyboard.press("Escape")
+    temperature.wait_for(state="hidden")
+    set_slider(page, "Network calls", 4)
+    page.click("#compare-run")
+    wait_done(page, "compare-player")
+    lanes.click()
+    page.get_by_role("option", name="D3PM, uniform").click()
+    page.keyboard.press("Escape")
+    temperature.wait_for()
+    choose(page, "Data", "digits")  # which has one of the three
+    page.get_by_text("D3PM, absorbing · Ancestral").locator("visible=true").first.wait_for()
+
+
+def choose(page, label: str, option: str) -> None:
+    page.get_by_label(label, exact=True).locator("visible=true").click()
+    page.get_by_role("option", name=option, exact=True).click()
+    page.wait_for_timeout(500)
 
 
 def test_guidance_can_be_set_only_where_there_is_a_class(page):
@@ -220,6 +266,46 @@ def test_clicked_cells_show_their_paths_and_follow_the_timeline(page):
     page.click("#generate-reset")
     page.wait_for_function(PINS, arg=["generate-player", 0])
     assert page.locator("#generate-player .dd-pin").count() == 0
+
+
+def test_a_path_goes_on_with_its_run_and_ends_where_the_picture_does(page):
+    """Clicked within the run: whole when that is over, and the state at a corner, as the picture has it."""
+    set_slider(page, "Steps", 40)
+    page.click("#generate-run")
+    page.wait_for_function(f"Number(({STEP})('generate-player')) >= 2", timeout=60_000)
+    page.locator("#generate-player canvas").first.click(position={"x": 50, "y": 50})
+    plots = page.locator("#generate-player-explorer")
+    plots.get_by_text("solid: state").wait_for()
+    wait_done(page, "generate-player")
+    plots.get_by_text("step 40").first.wait_for(timeout=10_000)
+    bars = plots.locator(".dd-cards svg rect[opacity]").evaluate_all("all => all.map((e) => +e.getAttribute('height'))")
+    assert min(bars) == 0 < max(bars)
+
+
+def test_every_press_of_step_is_a_step(page):
+    """Quicker than the app answers; Reset forgets those that are still to come."""
+    set_slider(page, "Steps", 100)
+    for _ in range(6):
+        page.click("#generate-step", delay=0)
+    page.wait_for_function(f"({STEP})('generate-player') === '6'", timeout=60_000)
+    page.wait_for_timeout(1000)
+    assert page.evaluate(STEP, "generate-player") == "6"
+
+
+def test_that_settings_have_changed_is_said_until_another_run_begins(page):
+    set_slider(page, "Steps", 5)
+    page.click("#generate-run")
+    wait_done(page, "generate-player")
+    status, words = page.locator("#generate-player .dd-status"), "settings have changed"
+    assert words not in status.inner_text()
+    set_slider(page, "Images", 4)
+    status.get_by_text(words).wait_for(timeout=10_000)
+    page.click("#generate-run")
+    page.wait_for_function("document.querySelector('#generate-player canvas').width < 100", timeout=60_000)
+    wait_done(page, "generate-player")
+    assert words not in status.inner_text()
+    page.click("#generate-dice")
+    status.get_by_text(words).wait_for(timeout=10_000)
 
 
 def test_cells_can_be_chosen_with_the_keyboard(page):
@@ -294,15 +380,33 @@ def test_compare_runs_all_lanes_in_lockstep(page):
     wait_done(page, "compare-player")
     assert [canvas.bounding_box() for canvas in canvases.all()] == before, "running moves the page"
     assert len(page.evaluate(PIXELS, "#compare-player")) == 4
-    numbers = page.locator("#compare-player .dd-numbers").all_inner_texts()
-    assert all("6 calls" in text and "ms" in text for text in numbers)
+    canvas, numbers = canvases.first.bounding_box(), page.locator("#compare-player .dd-numbers").first.bounding_box()
+    assert numbers["y"] >= canvas["y"] + canvas["height"], "what a lane is at stands under it"
+    assert page.locator("#compare-player .dd-curve polyline").count() == 4
     table = page.locator("#compare-table table")
     table.wait_for()
     box, column = table.bounding_box(), page.locator("#compare-table").bounding_box()
     assert table.evaluate("e => e.scrollWidth") <= box["width"] <= column["width"], "the table is cut off"
     before = page.evaluate(PIXELS, "#compare-player")
+    with page.expect_download(timeout=60_000) as download:
+        page.click("#compare-json")
+    measured = json.loads(Path(download.value.path()).read_text())["measured"]
+    assert len(measured) == 4
+    for step in (2, 5, 6):
+        scrub(page, "compare-player", step)
+        for lane, shown in zip(measured, page.locator("#compare-player .dd-numbers").all_inner_texts(), strict=True):
+            t, entropy, calls, ms = NUMBERS.fullmatch(" ".join(shown.split())).groups()
+            assert float(t) == pytest.approx(lane["t"][step], abs=0.006)
+            assert float(entropy) == pytest.approx(lane["entropy"][step], abs=6e-4)
+            assert int(calls) == lane["calls"][step]
+            assert float(ms) == pytest.approx(lane["milliseconds"][step], abs=0.6)
     scrub(page, "compare-player", 2)
     assert all(a != b for a, b in zip(before, page.evaluate(PIXELS, "#compare-player"), strict=True))
+    with page.expect_download(timeout=60_000) as download:
+        page.click("#compare-gif")
+    animated = Image.open(download.value.path())
+    assert animated.n_frames == 7
+    assert animated.width > 3.5 * animated.height
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -37,6 +37,17 @@ def test_a_photo_is_rebuilt_and_its_codes_can_be_clicked(tab):
     tab.wait_for_selector("#rebuild-usage svg rect")
     tab.locator("#rebuild-codes img").click(position={"x": 40, "y": 40})
     tab.wait_for_selector("text=/Code \\d+: \\d+ of \\d+ cells/", timeout=30_000)
+    errors, where, patch = (shown(tab, f"#rebuild-{name} img") for name in ("errors", "where", "patch"))
+    assert errors.std() > 1, "the errors of a photograph are not all alike"
+    assert errors.shape == where.shape
+    assert where.std() > 1
+    assert patch.shape[0] == patch.shape[1] < errors.shape[0]
+
+
+def shown(page, selector: str) -> np.ndarray:
+    """The pixels of a picture on the page, grey."""
+    source = page.wait_for_selector(selector, timeout=30_000).get_attribute("src")
+    return np.asarray(Image.open(io.BytesIO(page.request.get(source).body())).convert("L"), float)
 
 
 def test_the_slider_between_before_and_after_takes_keys(tab):
@@ -149,11 +160,42 @@ def test_an_upload_is_framed_as_asked(tab, tmp_path):
     middle = tab.wait_for_selector("#restore-canvas img", timeout=30_000).get_attribute("src")
     set_slider(tab, "From the left", 0)
     tab.wait_for_function(f"document.querySelector('#restore-canvas img')?.src !== {middle!r}", timeout=30_000)
-    left = tab.wait_for_selector("#restore-canvas img", timeout=30_000).get_attribute("src")
-    shown = np.asarray(Image.open(io.BytesIO(tab.request.get(left).body())).convert("L")) / 255
-    mass = shown.sum()
-    assert mass > 0
-    assert (shown.sum(0) * np.arange(len(shown))).sum() / mass < len(shown) / 2  # the bar is left of the middle
+    left = shown(tab, "#restore-canvas img")
+    assert left.sum() > 0
+    assert (left.sum(0) * np.arange(len(left))).sum() / left.sum() < len(left) / 2  # the bar is left of the middle
+
+
+def test_an_uploaded_garment_is_inpainted(tab, tmp_path):
+    drawing = Image.new("L", (60, 60), 255)
+    drawing.paste(90, (18, 12, 42, 50))
+    drawing.save(tmp_path / "shirt.png")
+    tab.get_by_role("tab", name="Inpaint").click()
+    tab.get_by_label("Data", exact=True).locator("visible=true").click()
+    tab.get_by_role("option", name="fashion", exact=True).click()
+    tab.get_by_role("button", name="Bring a picture of your own").locator("visible=true").click()
+    tab.locator("#inpaint-upload input[type=file]").first.set_input_files(tmp_path / "shirt.png")
+    tab.wait_for_function("!document.querySelector('#inpaint-canvas .empty')", timeout=30_000)
+    tab.wait_for_timeout(1000)
+    tab.click("#inpaint-right")
+    tab.wait_for_timeout(1500)
+    set_slider(tab, "Steps", 4)
+    tab.click("#inpaint-run")
+    wait_done(tab, "inpaint-player")
+    with tab.expect_download(timeout=60_000) as download:
+        tab.click("#inpaint-json")
+    recipe = json.loads(Path(download.value.path()).read_text())
+    cells = np.array(recipe["given"]["cells"])
+    assert recipe["checkpoint"] == "fashion"
+    assert cells[14, 14] > 0 == cells[0, 0], "a garment is bright on black, whatever the picture's ground"
+    assert np.array(recipe["given"]["known"])[:, :14].all()
+
+
+def test_a_picture_of_another_model_is_dropped_with_a_word(tab):
+    tab.get_by_role("tab", name="Inpaint").click()
+    press_and_wait(tab, "#inpaint-made", "#inpaint-canvas")
+    tab.get_by_label("Data", exact=True).locator("visible=true").click()
+    tab.get_by_role("option", name="digits", exact=True).click()
+    tab.get_by_text("bring or generate one for digits").first.wait_for(timeout=30_000)
 
 
 def test_a_noised_picture_is_restored(tab):

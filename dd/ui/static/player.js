@@ -19,6 +19,8 @@
   let pins = [], frames = [], run = null, cleared = null, views = [], shown = -1, timer = null, showGuess = false, drawn = 0, laidOut = "";
   let follow = true;  // every new step is shown; not while the visitor looks at an earlier one
   let cursor = null;  // the cell that the keyboard is on: {view, image, row, col}
+  let changed = false;  // settings since the run was begun
+  let owed = 0;  // presses of Step that are still to be answered: the page takes one at a time
   const KEYS = "Space plays, arrows scrub" + (props.cells ? "; Shift and arrows choose a cell, Enter shows its path." : ".");
 
   const bytes = Uint8Array.fromBase64
@@ -138,7 +140,8 @@
     const masked = message.lanes.some((lane) => lane.state.includes(255)) ? " · orange: masked" : "";
     status.textContent = (paired
       ? `step ${step} of ${message.total - 1} · t = ${lane.t.toFixed(3)} · entropy ${bits(lane, 4)} bits per cell · ${message.ms.toFixed(0)} ms per step`
-      : `step ${step} of ${message.total - 1} · ${message.ms.toFixed(0)} ms per step for all lanes together · ${showGuess ? "the network's guesses" : "states of the cells"}`) + masked;
+      : `step ${step} of ${message.total - 1} · ${message.ms.toFixed(0)} ms per step for all lanes together · ${showGuess ? "the network's guesses" : "states of the cells"}`) + masked
+      + (changed ? " · settings have changed: Run and Step start over" : "");
     if (curve) plot(step);
     element.dataset.step = step;
     element.dataset.drawn = ++drawn;
@@ -147,22 +150,30 @@
 
   // Entropy against t, noise on the left. A dot is where a lane is: one of half as many steps gets ahead.
   function plot(step) {
-    const W = curve.clientWidth || 600, H = 120, lanes = frames[0] ? frames[0].lanes.length : 0;
-    const top = Math.max(...frames.filter(Boolean).flatMap((m) => m.lanes.map((l) => l.entropy || 0)), 1e-6);
-    const px = (t) => (36 + (W - 44) * (1 - t)).toFixed(1), py = (e) => (8 + (H - 28) * (1 - e / top)).toFixed(1);
-    const lines = Array.from({ length: lanes }, (_, i) => {
-      if (frames[0].lanes[i].entropy === null) return "";
-      const points = frames.filter(Boolean).map((m) => `${px(m.lanes[i].t)},${py(m.lanes[i].entropy)}`).join(" ");
-      const now = frames[step].lanes[i], colour = `var(--dd-colour-${i})`;
-      return `<polyline fill="none" stroke="${colour}" stroke-width="2" points="${points}"/>`
-        + `<circle cx="${px(now.t)}" cy="${py(now.entropy)}" r="8" fill="${colour}"/>`
-        + `<text x="${px(now.t)}" y="${py(now.entropy)}" dy="4" font-size="11" text-anchor="middle" fill="var(--body-background-fill)">${i + 1}</text>`;
-    });
+    const W = curve.clientWidth || 600, H = 140, left = 44, right = W - 32, up = 12, down = H - 34;
+    const lanes = frames[0] ? frames[0].lanes : [], known = frames.filter(Boolean);
+    const top = Math.max(...known.flatMap((m) => m.lanes.map((l) => l.entropy || 0)), 1e-6);
+    const px = (t) => left + (right - left) * (1 - t), py = (e) => up + (down - up) * (1 - e / top);
+    const grid = (x1, y1, x2, y2) => `<line x1="${x1}" y1="${y1}" x2="${x2}" y2="${y2}" stroke="currentColor" opacity=".25"/>`;
+    const label = (x, y, words, anchor) => `<text x="${x}" y="${y}" text-anchor="${anchor}" font-size="12" fill="currentColor">${words}</text>`;
+    let inside = grid(left, up, left, down) + label(left - 6, up + 4, top.toFixed(2), "end") + label(left - 6, down + 4, "0", "end");
+    for (const t of [1, 0.5, 0]) inside += grid(px(t), down, px(t), down + 4) + label(px(t), down + 16, t, "middle");
+    inside += grid(left, down, right, down) + label((left + right) / 2, H - 4, "t from 1 (noise) to 0; upwards the entropy of the guess, bits a cell", "middle");
+    const shown = lanes.map((_, i) => i).filter((i) => lanes[i].entropy !== null);
+    const dots = shown.map((i) => ({ i, x: px(frames[step].lanes[i].t), y: py(frames[step].lanes[i].entropy) }));
+    // Numbers stand to the right of their dots, 15 pixels apart where the dots are not.
+    const numbers = [...dots].sort((a, b) => a.y - b.y).map(({ i, y }) => ({ i, y }));
+    numbers.forEach((number, j) => { if (j) number.y = Math.max(number.y, numbers[j - 1].y + 15); });
+    const over = numbers.length ? Math.max(0, numbers.at(-1).y - down - 8) : 0;
+    for (const { i, x, y } of dots) {
+      const points = known.map((m) => `${px(m.lanes[i].t).toFixed(1)},${py(m.lanes[i].entropy).toFixed(1)}`).join(" ");
+      const colour = `var(--dd-colour-${i})`, at = numbers.find((number) => number.i === i).y - over;
+      inside += `<polyline fill="none" stroke="${colour}" stroke-width="2" points="${points}"/><circle cx="${x}" cy="${y}" r="4" fill="${colour}"/>`
+        + `<circle cx="${x + 20}" cy="${at}" r="7" fill="${colour}"/>`
+        + `<text x="${x + 20}" y="${at}" dy="4" font-size="11" text-anchor="middle" fill="var(--body-background-fill)">${i + 1}</text>`;
+    }
     curve.setAttribute("viewBox", `0 0 ${W} ${H}`);
-    curve.innerHTML = `<text x="0" y="16" font-size="12" fill="currentColor">${top.toFixed(2)}</text>`
-      + `<text x="0" y="${H - 22}" font-size="12" fill="currentColor">0</text>`
-      + `<text x="36" y="${H - 4}" font-size="12" fill="currentColor">entropy of the guess (bits a cell), t from 1 to 0</text>`
-      + lines.join("");
+    curve.innerHTML = inside;
     views.forEach((view, i) => { view.canvas.style.borderBottomColor = `var(--dd-colour-${i})`; });
   }
 
@@ -172,7 +183,7 @@
     if (typeof message === "string") message = JSON.parse(message);
     if (message.clear) { cleared = run ?? cleared; reset(); return; }
     if (message.run === cleared) return;  // a step that was on its way when its run was cleared
-    if (message.run !== run) { reset(); run = message.run; slider.max = message.total - 1; slider.disabled = replay.disabled = false; }
+    if (message.run !== run) { const presses = owed; reset(); owed = presses; run = message.run; slider.max = message.total - 1; slider.disabled = replay.disabled = false; }
     for (const lane of message.lanes) { lane.state = bytes(lane.state); lane.guess = bytes(lane.guess); }
     frames[message.step] = message;
     layout(message);
@@ -186,7 +197,7 @@
 
   function reset() {
     stop();
-    frames = []; run = null; shown = -1; pins = []; cursor = null; follow = true;
+    frames = []; run = null; shown = -1; pins = []; cursor = null; follow = true; changed = false; owed = 0;
     mark();
     document.dispatchEvent(new CustomEvent("dd-reset", { detail: { player: props.name } }));
     for (const view of views) view.context.clearRect(0, 0, view.canvas.width, view.canvas.height);
@@ -211,6 +222,12 @@
       if (step >= frames.length) { follow = true; return stop(); }
       show(step++);
     }, 40);
+  }
+
+  function change() {
+    if (run === null || changed) return;
+    changed = true;
+    show(shown);
   }
 
   // The visitor chooses a step: new ones are shown only from the newest one on.
@@ -251,9 +268,19 @@
   });
   panels.addEventListener("focusout", () => { cursor = null; mark(); });
   document.addEventListener("click", (event) => {  // who takes a step wants to see it
-    const pressed = event.target.closest("button[id]"), tab = props.name.split("-")[0];
-    if ([`${tab}-run`, `${tab}-step`].includes(pressed?.id)) follow = true;
+    const pressed = event.target.closest("button[id]")?.id, tab = props.name.split("-")[0];
+    if ([`${tab}-run`, `${tab}-step`].includes(pressed)) follow = true;
+    if (event.isTrusted && pressed === `${tab}-step`) owed++;
+    else if ([`${tab}-run`, `${tab}-pause`].includes(pressed)) owed = 0;
+    if (pressed === `${tab}-dice`) change();
   });
+  const mine = (event) => element.isConnected && event.detail.player === props.name;
+  document.addEventListener("dd-stepped", (event) => {
+    if (!mine(event)) return;
+    owed = Math.max(0, owed - 1);
+    if (owed) document.getElementById(`${props.name.split("-")[0]}-step`).click();
+  });
+  document.addEventListener("dd-changed", (event) => { if (mine(event)) change(); });
   if (toggle) toggle.addEventListener("click", () => {
     showGuess = !showGuess;
     toggle.textContent = showGuess ? "Show states" : "Show guesses";
