@@ -216,23 +216,27 @@ def test_lanes_that_another_data_set_has_are_kept_and_a_race_of_ddpms_has_no_tem
     page.get_by_role("tab", name="Compare").click()
     temperature = page.get_by_label("number input for Temperature").locator("visible=true")
     choose(page, "Data", "fashion")
-    lanes = page.get_by_label("Lanes", exact=True).locator("visible=true")
     for _ in range(4):
         page.get_by_role("button", name="Remove").locator("visible=true").first.click()
     for method in ("DDPM (ancestral)", "DDIM (ODE)"):
-        lanes.click()
-        page.get_by_role("option", name=f"DDPM on pixels, its own network · {method}").click()
-        page.keyboard.press("Escape")
+        add_lane(page, f"DDPM on pixels, its own network · {method}")
     temperature.wait_for(state="hidden")
     set_slider(page, "Network calls", 4)
     page.click("#compare-run")
     wait_done(page, "compare-player")
-    lanes.click()
-    page.get_by_role("option", name="D3PM, uniform").click()
-    page.keyboard.press("Escape")
+    add_lane(page, "D3PM, uniform · Ancestral")
     temperature.wait_for()
-    choose(page, "Data", "digits")  # which has one of the three
-    page.get_by_text("D3PM, absorbing · Ancestral").locator("visible=true").first.wait_for()
+    add_lane(page, "Multinomial · Ancestral")
+    choose(page, "Data", "digits")  # which has two of the four
+    page.wait_for_timeout(1000)
+    assert page.get_by_role("button", name="Remove").locator("visible=true").count() == 2
+
+
+def add_lane(page, name: str) -> None:
+    page.get_by_label("Lanes", exact=True).locator("visible=true").click()
+    page.get_by_role("option", name=name, exact=True).click()
+    page.get_by_label("Seed", exact=True).locator("visible=true").click()  # elsewhere: the list is closed
+    page.get_by_role("option").first.wait_for(state="hidden")
 
 
 def choose(page, label: str, option: str) -> None:
