@@ -124,9 +124,8 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
         trigger_mode="always_last",
         **pictured,
     )
-    model.input(
-        picturing.change_model, [*uploaded, *framing], read, cancels=[making, reading, framed], queue=False, **pictured
-    )
+    under_way = [making, reading, framed]
+    model.input(picturing.change_model, [*uploaded, *framing], read, cancels=under_way, **pictured)
     process_chosen = process.input(first_method, process, sampler, queue=False, **QUIET)
     if inpaint:
         looks = [button.click for button in regions]

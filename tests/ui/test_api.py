@@ -30,9 +30,11 @@ from dd.export import picture
 from dd.models import Models
 from dd.recipe import Recipe, RecipeError
 from dd.runs import Run
+from dd.ui import api
 from dd.ui.app import THREADS, build
 from dd.ui.controls import refuse
 from dd.ui.engine import Engine
+from tests.tiny import TINY, write_checkpoint
 from tests.ui.conftest import App, running
 from tests.ui.test_fuzz import COMPARE, FUZZ, GENERATE, LIKELIHOOD, PICTURES, TELLTALES, mutated, spoilt
 
@@ -100,6 +102,27 @@ def test_a_temperature_is_kept_in_the_recipe_and_gives_another_picture(client: C
     (own, recipe), (cool, tempered) = client.predict(**asked), client.predict(**asked, temperature=0.5)
     assert (recipe["temperature"], tempered["temperature"]) == (1.0, 0.5)
     assert Image.open(own).tobytes() != Image.open(cool).tobytes()
+
+
+def test_a_process_alone_brings_its_first_sampler(client: Client):
+    _, made = client.predict(steps=3, images=1, process="d3pm-uniform", api_name="/generate")
+    assert [(lane["process"], lane["method"]) for lane in made["lanes"]] == [("d3pm-uniform", "ancestral")]
+
+
+def test_classes_have_numbers_and_names(tmp_path: Path):
+    """fashion's names are torchvision's, those of folders are the folders'; a network without classes says so."""
+    for name, source, classes in (("garments", "fashion-mnist", 10), ("any", "mnist", 0)):
+        network, data = TINY["network"] | {"classes": classes}, TINY["data"] | {"source": source}
+        write_checkpoint(tmp_path / name, name=name, network=network, data=data)
+    models = Models(tmp_path)
+    assert api._class(models, "garments", "bag") == api._class(models, "garments", 8.0) == 8
+    assert api._class(models, "garments", "each") == "each"
+    assert api._class(models, "nowhere", 3) == 3  # of which the run complains
+    for label in ("hat", 10, -1, 1.5, None, [1]):
+        with pytest.raises(RecipeError, match=r"no class .* of garments; choose one of 0 t-shirt, .*, 9 ankle boot"):
+            api._class(models, "garments", label)
+    with pytest.raises(RecipeError, match="any knows no classes"):
+        api._class(models, "any", 3)
 
 
 def test_compare_runs_lanes_at_equal_calls(client: Client):

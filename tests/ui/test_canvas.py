@@ -80,7 +80,7 @@ def test_what_is_on_generate_is_taken_over_with_its_model(canvas):
 def test_a_region_is_painted_over_and_noise_is_shown_only_of_a_picture(canvas):
     cells = ((0,) * 28,) * 28
     assert canvas.noised("tiny", None, *VALUES) is None
-    with pytest.raises(gr.Error, match="no picture yet"):
+    with pytest.raises(gr.Error, match="no picture here"):
         canvas.paint("Left", None)
     if canvas.inpaint:
         painted = canvas.paint("Left", Chosen("tiny", cells))
@@ -92,7 +92,7 @@ def test_a_region_is_painted_over_and_noise_is_shown_only_of_a_picture(canvas):
 
 def test_a_recipe_needs_a_picture_of_its_own_model(canvas):
     for chosen in (None, Chosen(), Chosen("another", ((0,) * 28,) * 28)):
-        with pytest.raises(RecipeError, match="no picture yet"):
+        with pytest.raises(RecipeError, match="no picture here"):
             canvas.recipe("tiny", chosen, *VALUES)
     if not canvas.inpaint:
         assert canvas.recipe("tiny", Chosen("tiny", ((0,) * 28,) * 28), *VALUES).given.t == 0.5

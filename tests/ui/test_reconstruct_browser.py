@@ -105,7 +105,7 @@ def press_and_wait(page, button: str, result: str) -> None:
 def test_a_painted_part_is_generated_and_the_rest_stays(tab):
     tab.get_by_role("tab", name="Inpaint").click()
     tab.click("#inpaint-run")
-    tab.wait_for_selector("text=/there is no picture yet/i", timeout=30_000)
+    tab.wait_for_selector("text=/there is no picture here/i", timeout=30_000)
     press_and_wait(tab, "#inpaint-made", "#inpaint-canvas")
     paint(tab)
     set_slider(tab, "Steps", 8)
@@ -147,7 +147,7 @@ def test_a_bad_picture_to_restore_leaves_none(tab, tmp_path):
     tab.wait_for_selector("#restore-note >> text=/not a picture that can be read/", timeout=30_000)
     tab.wait_for_selector("#restore-canvas img", state="detached", timeout=30_000)
     tab.click("#restore-run")
-    tab.wait_for_selector("text=/there is no picture yet/i", timeout=30_000)
+    tab.wait_for_selector("text=/there is no picture here/i", timeout=30_000)
 
 
 def test_an_upload_is_framed_as_asked(tab, tmp_path):
