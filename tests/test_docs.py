@@ -9,6 +9,7 @@ import pytest
 
 from dd import checkpoints, results
 from dd.recipe import sampling_temperature
+from train.results import current, page
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
@@ -83,6 +84,12 @@ def test_every_numbered_formula_is_followed_by_the_function_that_implements_it()
 @pytest.mark.parametrize("name", re.findall(r"`(test_\w+)`", MATH))
 def test_every_test_that_is_cited_exists(name):
     assert any(f"def {name}(" in path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+
+
+def test_the_tables_of_results_are_made_of_what_was_measured():
+    """As `python -m train.results` would write them now."""
+    md = (ROOT / "docs" / "results.md").read_text()
+    assert page(md, current(results.read())) == md
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -8,8 +8,10 @@ import torch
 from scipy import stats
 
 from dd.bridge import _joint, bridge, evolve, tables, window
+from dd.likelihood import training_loss
 from dd.processes.clock import entropy
 from dd.processes.dirichlet import Dirichlet, frozen_concentration, pairwise_confusion
+from dd.samplers import generate
 from dd.wright_fisher import WrightFisher
 from tests import oracles
 
@@ -122,6 +124,26 @@ def test_nothing_breaks_at_corners_and_edges(alpha: float) -> None:
             assert bool((y >= 0).all()), method
             assert torch.allclose(y.sum(1), torch.ones(4, 1, 1), atol=1e-5)
             assert bool(torch.isfinite(process.evidence(y.float(), s)).all())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("K", [256, 512])
+def test_many_categories(K: int) -> None:
+    """A network that knows the code of every cell: every sampler finds them, and losses and gradients are finite."""
+    process, generator = Dirichlet(K, 64), torch.Generator().manual_seed(0)
+    x0 = torch.randint(0, K, (4, 8, 8), generator=generator)
+    f = 12.0 * torch.nn.functional.one_hot(x0, K).movedim(-1, 1).float()  # p(x0) = e^12 / (e^12 + K - 1) at t = 1
+    for method in process.methods:
+        made = generate(process, lambda l, t: f, (4, 8, 8), 6, generator, method)
+        assert float((made == x0).float().mean()) > 0.97
+    t, weight = process.times(4, generator)
+    x_t = process.perturb(x0, t, generator)
+    logits = (f / 4 + process.evidence(x_t, t)).requires_grad_()
+    for kind in process.losses:
+        loss = training_loss(process, kind, logits, x0, x_t, t, weight).sum()
+        (gradient,) = torch.autograd.grad(loss, logits)
+        assert bool(torch.isfinite(gradient).all())
+        assert 0 < loss.item() < float("inf")
 
 
 def test_score_is_the_gradient_of_the_density() -> None:

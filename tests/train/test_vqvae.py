@@ -223,6 +223,30 @@ def test_sigterm_saves_and_the_run_can_be_resumed(root):
     assert records(root, "run")[-1]["step"] == step + 2
 
 
+def test_commitment_pulls_the_latents_to_their_codes_and_moves_the_encoder_alone():
+    """With no other loss and a codebook at rest."""
+    alone = dict.fromkeys(CONFIG["losses"], 0.0) | {
+        "gan_start": 1.0,
+        "price_start": 1.0,
+        "temperature": 0.1,
+        "decay": 1.0,
+    }
+    x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+    def steps(commit: float) -> tuple[vqvae.Trainer, list[dict]]:
+        torch.manual_seed(0)
+        trainer = vqvae.Trainer(CONFIG | {"losses": alone | {"commit": commit}}, torch.device("cpu"))
+        generator = torch.Generator().manual_seed(0)
+        return trainer, [trainer.step(x, 0.5, generator) for _ in range(10)]
+
+    trainer, reports = steps(1.0)
+    assert reports[-1]["commit"] < 0.7 * reports[0]["commit"]
+    gradients = {name: p.grad for name, p in trainer.network.named_parameters() if p.grad is not None}
+    assert any(g.abs().max() > 0 for name, g in gradients.items() if name.startswith("encoder"))
+    assert all(g.abs().max() == 0 for name, g in gradients.items() if name.startswith("decoder"))
+    assert all(report["norm"] == 0 for report in steps(0.0)[1])
+
+
 @pytest.mark.slow
 def test_two_workers_of_torchrun_keep_one_codebook(root):
     """The codebook is one of the weights."""
