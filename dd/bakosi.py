@@ -22,6 +22,7 @@ first order by Richardson extrapolation of log rho from N and N/2.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -35,13 +36,19 @@ from dd.stick_breaking import beta_step
 _N = 84  # draws: lattice points per side, minus one; halved for the extrapolation
 _TAUS = 44
 _FLOOR = -60.0  # log rho below which nothing visible happens
+NO_FLOW = (
+    "Bakosi-Ristorcelli has no forward probability flow here: next to a corner its density has detail of size tau^2, "
+    "finer than the numerical score. Choose another sampler, or the reverse direction."
+)
 
 
 class BakosiRistorcelli:
-    """The diffusion as `dd.simplex.Diffusion`; alpha: (3,) concentrations."""
+    """The diffusion as `dd.diffusions.Diffusion`; alpha: (3,) concentrations."""
 
     name = "Bakosi-Ristorcelli"
     step_name = "Beta steps on the pairs (1,3) and (2,3), Strang splitting"
+    detail = f"score by numerical Fokker-Planck, resolution 1/{_N}"
+    refuses: ClassVar[dict[str, str]] = {"ode": NO_FLOW}
 
     def __init__(self, alpha: Tensor):
         self.alpha = torch.as_tensor(alpha, dtype=torch.float64)
@@ -49,7 +56,9 @@ class BakosiRistorcelli:
         self.tau_lo, self.tau_hi = 3 / _N, float(np.log(1e4) / (2 * gap))
         self.taus = np.geomspace(self.tau_lo, self.tau_hi, _TAUS)
         self.fine, self.coarse = (MoranChain(self.alpha, N, self.taus) for N in (_N, _N // 2))
-        self.lost = self.fine.lost()
+
+    def information(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.taus, self.fine.lost()
 
     def _lookup(self, x: Tensor, tau: float) -> Tensor:
         """log rho_k, d_1 log rho_k, d_2 log rho_k at x, extrapolated to an infinite lattice: (M, 3 corners, 3)."""

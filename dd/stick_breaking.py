@@ -10,19 +10,24 @@ law; so the kernel is a product of two-allele kernels h^(j) (dd/wright_fisher.py
     p_tau(x | e_k) / pi(x) = prod_{j < k} h^(j)_2(1 - v_j) * h^(k)_1(v_k).
 """
 
+from typing import ClassVar
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from dd.diffusions import simulated_information
 from dd.moments import corner_entropy, corner_moments, dirichlet_entropy
 from dd.processes.dirichlet import frozen_step
 from dd.wright_fisher import WrightFisher
 
 
 class StickBreaking:
-    """The diffusion as `dd.simplex.Diffusion`; alpha: (3,) concentrations."""
+    """The diffusion as `dd.diffusions.Diffusion`; alpha: (3,) concentrations."""
 
     name = "Stick-breaking Jacobi"
-    step_name = "Beta step on every stick"
+    step_name, detail = "Beta step on every stick", ""
+    refuses: ClassVar[dict[str, str]] = {}
 
     def __init__(self, alpha: Tensor):
         self.alpha = torch.as_tensor(alpha, dtype=torch.float64)
@@ -31,6 +36,9 @@ class StickBreaking:
         self.sticks = [WrightFisher(pair) for pair in self.pairs]
         self.tau_lo = max(stick.tau_lo for stick in self.sticks)
         self.tau_hi = max(stick.tau_hi for stick in self.sticks)
+
+    def information(self) -> tuple[np.ndarray, np.ndarray]:
+        return simulated_information(self, min(float(pair.sum()) for pair in self.pairs))  # the slower stick
 
     def _kernel(self, v: Tensor, tau: float) -> tuple[Tensor, Tensor]:
         """log h and h'/h of both alleles of both sticks: two tensors (N, stick, allele)."""

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from dd.bakosi import BakosiRistorcelli
+from dd.cells import DiffusionCell
+from dd.diffusions import NeutralWrightFisher
 from dd.moments import stationary
 from dd.simplex import (
     MAX_PARTICLES,
     PROCESSES,
-    DiffusionCell,
-    NeutralWrightFisher,
     Settings,
     barycentric,
     grid,

@@ -9,16 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dd.cells import Cell, Theory
 from dd.simplex import (
     ALPHA,
     DIFFUSIONS,
     MAX_PARTICLES,
     MAX_STEPS,
     PROCESSES,
-    Cell,
     Run,
     Settings,
-    Theory,
     barycentric,
     plane,
     sampler_names,
@@ -204,7 +203,7 @@ def encode(run: Run) -> dict:
         "keys": keys,
         "grid": _DENSITY,
         "native": [round(cell.native_time(t), 4) for t in run.times],
-        "unitName": "n" if cell.jumps else ("r" if lo < 0 else "τ"),
+        "unitName": cell.unit,
         "theory": [_theory(cell.theory(t)) for t in run.times],
         "paths": _base64(paths.numpy().astype("<u2")),
         "corner": _base64(run.corner.numpy().astype("u1")),
