@@ -15,6 +15,7 @@ from dd.images import ImageError, at_rate, crop, fit, to_picture, to_tensor
 from dd.networks.vqvae import VqVae
 
 SMALLEST, LARGEST = 16, 768  # pixels a side
+WHITE = 0.25  # error from which the map of errors is white
 FRAMINGS = {"crop": "the middle square", "fit": "the whole picture on grey", "keep": "the whole picture, its own shape"}
 
 
@@ -88,9 +89,9 @@ def _quality(name: str, bits_per_pixel: float, x_hat: Tensor, x: Tensor) -> Qual
     return Quality(name, bits_per_pixel, float(perceptual.psnr(x_hat, x)), float(perceptual.ssim(x_hat, x)), lpips)
 
 
-def error_map(original: Tensor, rebuilt: Tensor, full: float = 0.25) -> Image.Image:
-    """Mean absolute error of every pixel, from black (none) over red and yellow to white (`full` and more)."""
-    error = (original - rebuilt).abs().mean(1)[0] / full
+def error_map(original: Tensor, rebuilt: Tensor) -> Image.Image:
+    """Mean absolute error of every pixel, from black (none) over red and yellow to white (WHITE and more)."""
+    error = (original - rebuilt).abs().mean(1)[0] / WHITE
     return to_picture(torch.stack([(3 * error - i).clamp(0, 1) for i in range(3)]))
 
 
@@ -118,10 +119,10 @@ def highlight(rebuilt: Image.Image, codes: Tensor, k: int, factor: int) -> Image
 
 
 @torch.inference_mode()
-def patch_of(network: VqVae, k: int, cells: int = 5) -> Image.Image:
-    """What code k decodes to, surrounded by itself: the middle cells of a field of k."""
+def patch_of(network: VqVae, k: int) -> Image.Image:
+    """What code k decodes to, surrounded by itself: the middle 5 x 5 cells of a field of 9 x 9 k."""
     device = next(network.parameters()).device
-    x = network.decode(torch.full((1, cells + 4, cells + 4), k, device=device)).clamp(0, 1).cpu()
+    x = network.decode(torch.full((1, 9, 9), k, device=device)).clamp(0, 1).cpu()
     edge = 2 * network.factor
     return to_picture(x[..., edge:-edge, edge:-edge])
 

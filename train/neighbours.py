@@ -41,10 +41,10 @@ def most_in_common(a: Tensor, b: Tensor) -> float:
     return max(float((one == b).double().mean((1, 2)).max()) for one in a)
 
 
-def sheet(kind: Cells, samples: Tensor, training: Tensor, indices: Tensor, scale: int = 2) -> Image.Image:
+def sheet(kind: Cells, samples: Tensor, training: Tensor, indices: Tensor) -> Image.Image:
     """The picture: samples (N, h, w) in the first row, their neighbours below."""
     rows = torch.cat([samples, training[indices.T.flatten()]])
-    return to_image(tile(kind.show(rows)[:, 0], len(samples)), scale)
+    return to_image(tile(kind.show(rows)[:, 0], len(samples)), scale=2)
 
 
 @sentences()

@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+MOST = 1e3  # that the GAN's gradient is multiplied by
+
 
 class PatchDiscriminator(nn.Module):
     """One real-or-rebuilt score for every patch of an image (B, colours, H, W) in [0, 1]: (B, 1, H/4, W/4).
@@ -37,6 +39,6 @@ def generator_loss(rebuilt: Tensor) -> Tensor:
     return -rebuilt.mean()
 
 
-def adaptive_weight(g_rec: Tensor, g_gan: Tensor, cap: float = 1e3) -> Tensor:
-    """|g_rec| / |g_gan|, at most `cap` (Esser et al. 2021, eq. 7)."""
-    return (g_rec.norm() / (g_gan.norm() + 1e-6)).clamp(max=cap).detach()
+def adaptive_weight(g_rec: Tensor, g_gan: Tensor) -> Tensor:
+    """|g_rec| / |g_gan|, at most MOST (Esser et al. 2021, eq. 7)."""
+    return (g_rec.norm() / (g_gan.norm() + 1e-6)).clamp(max=MOST).detach()

@@ -71,7 +71,7 @@ def stratified(n: int, generator: torch.Generator) -> Tensor:
     return u[torch.randperm(n, generator=generator)]
 
 
-def entropy(logits: Tensor, dim: int = 1) -> Tensor:
-    """H(softmax(logits)) in nats; 0 log 0 = 0."""
-    log_p = torch.log_softmax(logits, dim)
-    return -torch.where(log_p > -80, log_p.exp() * log_p, 0.0).sum(dim)
+def entropy(logits: Tensor) -> Tensor:
+    """H(softmax(logits)) along axis 1 in nats; 0 log 0 = 0."""
+    log_p = torch.log_softmax(logits, 1)
+    return -torch.where(log_p > -80, log_p.exp() * log_p, 0.0).sum(1)
