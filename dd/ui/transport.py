@@ -160,7 +160,8 @@ def connect(
     load.click(on_halt, session, session, **halting)  # at its click: after the upload it would stop the loaded run, too
     resetting = pressed.reset.click(on_reset, session, results, cancels=under_way, queue=False, **QUIET)
     stepping.then(None, js=_tell(stage, "dd-stepped"), api_visibility="private")
-    inputs = [control.input for control in form.controls if hasattr(control, "input")]
+    # Not of the image editor: with a listener to its input it would keep a loaded recipe from being run.
+    inputs = [control.input for control in form.controls if isinstance(control, gr.Dropdown | gr.Slider | gr.Number)]
     gr.on(inputs, None, js=_tell(stage, "dd-changed"), api_visibility="private")
     return Events(running, stepping, pausing, resetting, filled, loaded)
 
