@@ -109,7 +109,7 @@ def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[Job]:
     if "steps-bound" in args.kinds:
         yield from _steps_bounds(args, pairs)
     if "time" in args.kinds:
-        yield from _times(args, cells)
+        yield from _times(args, cells, device)
 
 
 def _bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]]) -> Iterator[Job]:
@@ -147,10 +147,13 @@ def _steps_bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Proces
             yield setting, _bound_job(args, checkpoint, setting, partial(bounds.chain_bound, process_, steps=steps))
 
 
-def _times(args: argparse.Namespace, cells: list[tuple[Checkpoint, Process, str, int]]) -> Iterator[Job]:
+def _times(
+    args: argparse.Namespace, cells: list[tuple[Checkpoint, Process, str, int]], device: torch.device
+) -> Iterator[Job]:
+    """Of every machine its own."""
     for checkpoint, process_, sampler, calls in cells:
         setting = _setting(args, checkpoint, process_, "time") | _sampling(args, checkpoint.config, sampler, calls)
-        setting |= {"images": 2 * TIMED, "split": None}
+        setting |= {"images": 2 * TIMED, "split": None, "machine": machine(device)}
         yield setting, _time_job(checkpoint, process_, setting)
 
 
@@ -375,6 +378,14 @@ def plotted(samples: list[Record]) -> list[Record]:
     return cells if len({r["budget"] for r in cells}) > 1 else []
 
 
+def timed(times: list[Record]) -> list[Record]:
+    """Those of the machine with the most numbers of calls, the latest of equals."""
+    machines = list(dict.fromkeys(r["machine"] for r in times))[::-1]
+    calls = {name: len({r["budget"] for r in times if r["machine"] == name}) for name in machines}
+    chosen = max(machines, key=calls.get, default=None)
+    return [r for r in times if r["machine"] == chosen]
+
+
 def plot(name: str, records: list[Record], folder: Path) -> None:
     """FID and seconds against network calls, one line a process and sampler."""
     mine = of_checkpoint(records, name)
@@ -384,7 +395,7 @@ def plot(name: str, records: list[Record], folder: Path) -> None:
     colours = {p: f"C{i}" for i, p in enumerate(dict.fromkeys(r["process"] for r in cells))}
     codes = cells[0]["judge"] == WEIGHTS
     panels = [("fid", f"FID ({'SqueezeNet' if codes else 'own classifier'})", cells)]
-    times = [r for r in times if r["guidance"] == cells[0]["guidance"]]
+    times = timed([r for r in times if r["guidance"] == cells[0]["guidance"]])
     panels += [("seconds_per_image", "seconds per image", times)] if times else []
     matplotlib.rcParams["svg.hashsalt"] = name
     figure, axes = pyplot.subplots(

@@ -166,6 +166,20 @@ def test_who_says_what_faces_are_is_a_part_of_their_cells(tmp_path: Path, monkey
     assert judges.find_judge({"data": pixels}, argparse.Namespace(classifier=None), cpu).name == {"judge": WEIGHTS}
 
 
+def test_times_are_of_one_machine_each(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    few = ("--kinds", "time", "--samplers", "ancestral")
+    here = run(folder, *few, "--calls", "2")
+    assert run(folder, *few, "--calls", "2") == here
+    monkeypatch.setattr(script, "machine", lambda device: "another")
+    records = run(folder, *few, "--calls", "2", "3")
+    there = [r for r in records if r["machine"] == "another"]
+    assert len(there) == 2 * len(here) == len(records) - len(here)
+    assert script.timed(records) == there
+    assert script.timed(here) == here
+    tables = (folder / "docs" / "results.md").read_text()
+    assert tables.count("Seconds per image by network calls") == 2
+
+
 def test_only_the_kinds_that_are_asked_for_are_measured(folder: Path, capsys: pytest.CaptureFixture):
     records = run(folder, "--kinds", "time", "--samplers", "heun", "--classifier", str(folder / "nowhere"))
     assert {r["kind"] for r in records} == {"time"}
