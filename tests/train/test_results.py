@@ -117,9 +117,12 @@ def test_the_page_has_every_figure_and_leaves_the_rest_alone(whole: Path, capsys
         row = {r["budget"]: r for r in records if r.get("sampler") == sampler and r["kind"] == "samples"}
         for key, title in script.FIGURES.items():
             table = page.split(f"\n{title} by network calls:\n")[1].split("\n\n")[0]
-            assert f"| dirichlet | {sampler} | {schedule} | {row[2][key]:.3g} | {row[4][key]:.3g} |" in table
+            assert (
+                f"| dirichlet | {sampler} | {schedule} | {results.short(row[2][key])} | {results.short(row[4][key])} |"
+                in table
+            )
     only = [r for r in records if r["kind"] == "samples" and r["budget"] == 4]
-    figures = " | ".join(f"{only[0][key]:.3g}" for key in script.FIGURES)
+    figures = " | ".join(results.short(only[0][key]) for key in script.FIGURES)
     assert f"| dirichlet | {only[0]['sampler']} | cosine | 4 | {figures} |" in script.tables(only)
     bound = next(r for r in records if r["kind"] == "bound")
     assert f"{bound['nll_nats']:.2f} ± {bound['nll_stderr']:.2f}" in page
