@@ -129,6 +129,8 @@ def _samples(
         setting |= {"temperature": temperature, "tilt": tilt, "images": args.images}
         judge_ = judge(checkpoint.sha256)
         setting |= judge_.name
+        if not judges.classified(checkpoint.config):
+            setting["split"] = "all"  # pictures in folders are judged against every one that there is
         yield setting, _samples_job(checkpoint, process_, setting, judge_)
 
 
