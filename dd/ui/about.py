@@ -17,10 +17,11 @@ TEXT = (Path(__file__).parent / "static" / "about.md").read_text()
 MEANING = (
     "Bound: an upper bound on -log p of an image, no class given. FID: how far samples are from real images in the "
     "features of a small classifier; the floor is what two sets of real images are apart. Of faces it is in the "
-    "features of SqueezeNet, and the floor that of real ones rebuilt. Only FIDs of the same data, as many samples and "
-    "as many network calls compare. Accuracy: the share of samples that the classifier takes for the class asked for."
+    "features of SqueezeNet, and the floor that of real ones rebuilt. Only FIDs of the same data and as many samples "
+    "compare. Accuracy: the share of samples, at the most calls measured, that the classifier takes for the class "
+    "asked for. A dash: not measured."
 )
-CALLS = (100, 50, 25, 10)  # of the network: the first of these at which there are samples is shown
+CALLS = (10, 25, 50, 100)  # of the network
 LATEX = [{"left": "$$", "right": "$$", "display": True}, {"left": "$", "right": "$", "display": False}]
 
 
@@ -53,15 +54,15 @@ def results(models: Models) -> str:
             sampler = made.methods[0]
             schedule = sampling_schedule(config, sampler)
             steps = (steps_for(n, sampler) for n in CALLS)
-            cells = (find_samples(records, sha256, process_name, sampler, n, schedule, 1.0, *own) for n in steps)
-            cell = next(filter(None, cells), {})
-            if bound or cell:
-                rows.append([name, PROCESS_NAMES.get(process_name, process_name), *(_shown(bound, cell))])
+            cells = [find_samples(records, sha256, process_name, sampler, n, schedule, 1.0, *own) for n in steps]
+            if bound or any(cells):
+                rows.append([name, PROCESS_NAMES.get(process_name, process_name), *(_shown(bound, cells))])
         if len(rows) == so_far:
             missing.append(name)
     if not rows:
         return "Nothing is measured yet of the weights in this folder; `python -m train.results` does it."
-    head = ["Data", "Process", "Bound, nats per image", "FID (floor; samples; calls)", "Accuracy"]
+    fids = [f"FID, {n} calls" for n in CALLS]
+    head = ["Data", "Process", "Bound, nats per image", *fids, "Floor (samples)", "Accuracy"]
     table = "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
     return table + (f"\n\nNot in this table yet: {', '.join(missing)}; their model cards say more." if missing else "")
 
@@ -74,12 +75,14 @@ def _hash(weights: Path) -> str:
         return ""
 
 
-def _shown(bound: dict, cell: dict) -> list[str]:
-    nats = f"{bound['nll_nats']:.2f} ± {bound['nll_stderr']:.2f}" if bound else "not measured"
-    if not cell:
-        return [nats, "not measured", "not measured"]
-    accuracy = "–" if cell.get("accuracy") is None else f"{cell['accuracy']:.1%}"
-    return [nats, f"{short(cell['fid'])} ({short(cell['fid_floor'])}; {cell['images']:,}; {cell['calls']})", accuracy]
+def _shown(bound: dict, cells: list[dict | None]) -> list[str]:
+    """cells: samples at each of CALLS, as far as they were measured."""
+    nats = f"{bound['nll_nats']:.2f} ± {bound['nll_stderr']:.2f}" if bound else "–"
+    fids = [short(cell["fid"]) if cell else "–" for cell in cells]
+    most = next(filter(None, reversed(cells)), None)
+    floor = f"{short(most['fid_floor'])} ({most['images']:,})" if most else "–"
+    accuracy = f"{most['accuracy']:.1%}" if most and most.get("accuracy") is not None else "–"
+    return [nats, *fids, floor, accuracy]
 
 
 def _body(card: str) -> str:

@@ -31,12 +31,11 @@ def test_results_are_those_of_these_very_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(about, "read", lambda: [bound, samples, other])
     text = about.results(models)
     assert "61.50 ± 0.25" in text
-    assert "1.25 (0.750; 9; 50)" in text
-    more = samples | {"steps": 100, "calls": 100, "fid": 11518.2}
-    monkeypatch.setattr(about, "read", lambda: [bound, samples, more])
-    assert "11,518 (0.750; 9; 100)" in about.results(models)
-    assert "95.5%" in text
+    assert "| – | – | 1.25 | – | 0.750 (9) | 95.5% |" in text
     assert "absorbing" not in text
+    more = samples | {"steps": 100, "calls": 100, "fid": 11518.2, "accuracy": 0.5}
+    monkeypatch.setattr(about, "read", lambda: [samples, more])
+    assert "| – | – | – | 1.25 | 11,518 | 0.750 (9) | 50.0% |" in about.results(models)
     monkeypatch.setattr(about, "read", list)
     assert "Nothing is measured yet" in about.results(models)
 
