@@ -29,7 +29,7 @@ def read(path: str | Path = RESULTS) -> list[dict[str, Any]]:
 
 
 def short(figure: float) -> str:
-    """Three digits or more, none of them after an e: 0.294, 1.10, 86.3, 11,518."""
+    """Three digits or more: 0.294, 1.10, 86.3, 11,518 (below 0.0001 with an exponent)."""
     return f"{figure:,.0f}" if figure >= 99.95 else f"{figure:#.3g}"
 
 

@@ -25,8 +25,8 @@ from dd.gamma import dirichlet, log_gamma, shares
 from dd.lineages import death_rate, log_lineages, mean_lineages
 
 _CELL_NATS = 1e-8  # chi-square left per cell at the far end of the tables
-_LINEAGES = 64.0  # mean lineages m at the near end, at least, and so many that evidence tells two corners apart by
-_LOG_ODDS = 198.0  # about m log(1 + m / alpha) nats or more: for concentrations up to 3, 64 lineages do
+_LINEAGES = 64.0  # mean lineages at the near end, at least: enough for concentrations up to 3
+_LOG_ODDS = 198.0  # nats by which m lineages tell two corners apart there, about m log(1 + m / alpha): at least so many
 
 
 class WrightFisher:

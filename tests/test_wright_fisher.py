@@ -225,9 +225,9 @@ def test_chapman_kolmogorov() -> None:
         assert stats.ks_2samp(one[:, i].numpy(), two[:, i].numpy()).pvalue > P_MIN
 
 
-@pytest.mark.parametrize(("K", "seconds"), [(2, 3.0), (256, 10.0)])
+@pytest.mark.parametrize(("K", "seconds"), [(2, 6.0), (256, 20.0)])
 def test_set_up_time(K: int, seconds: float) -> None:
-    """Processor time of the whole Dirichlet process, tables and clock, with no cache."""
+    """Processor time of the whole Dirichlet process, tables and clock, with no cache; quiet: 1.2 and 1.8 s."""
     start = time.process_time()
     Dirichlet(K, 784, torch.full((K,), 1.0))
     assert time.process_time() - start < seconds

@@ -152,7 +152,7 @@ def _steps_bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Proces
 def _times(
     args: argparse.Namespace, cells: list[tuple[Checkpoint, Process, str, int]], device: torch.device
 ) -> Iterator[Job]:
-    """Of every machine its own."""
+    """Seconds per image; every machine has cells of its own."""
     for checkpoint, process_, sampler, calls in cells:
         setting = _setting(args, checkpoint, process_, "time") | _sampling(args, checkpoint.config, sampler, calls)
         setting |= {"images": 2 * TIMED, "split": None, "machine": machine(device)}

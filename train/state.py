@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dd.checkpoints import replacing, write_text
 
-LARGEST_SEED = 40_000_000  # (seed * 4096 + rank) * 100,000,000 + step has 64 bits
+LARGEST_SEED = 40_000_000  # (seed * 4096 + rank) * 100,000,000 + step must stay below 2^64
 
 
 def worker_count() -> tuple[int, int]:

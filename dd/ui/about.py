@@ -76,10 +76,10 @@ def _hash(weights: Path) -> str:
 
 
 def _shown(bound: dict, cells: list[dict | None]) -> list[str]:
-    """cells: samples at each of CALLS, as far as they were measured."""
+    """cells: samples at each of CALLS where measured; those of another count than the last are left out."""
     nats = f"{bound['nll_nats']:.2f} ± {bound['nll_stderr']:.2f}" if bound else "–"
-    fids = [short(cell["fid"]) if cell else "–" for cell in cells]
     most = next(filter(None, reversed(cells)), None)
+    fids = [short(cell["fid"]) if cell and cell["images"] == most["images"] else "–" for cell in cells]
     floor = f"{short(most['fid_floor'])} ({most['images']:,})" if most else "–"
     accuracy = f"{most['accuracy']:.1%}" if most and most.get("accuracy") is not None else "–"
     return [nats, *fids, floor, accuracy]

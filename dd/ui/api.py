@@ -224,7 +224,7 @@ def _class(models: Models, checkpoint: object, label: object) -> int | str:
     names = {name: value for name, value in class_choices(models, checkpoint) if value not in ("any", "each")}
     if not names:
         raise RecipeError(f'{checkpoint} knows no classes; leave the label "any"')
-    found = names.get(str(label), label)
+    found = names.get(label, label) if isinstance(label, str) else label
     try:
         return whole(found, "The class", 0, len(names) - 1)
     except RecipeError as error:

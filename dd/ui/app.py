@@ -109,9 +109,7 @@ def build(models: Models, max_seconds: float = math.inf) -> gr.Blocks:
     """The whole app; nothing is loaded or computed before it is asked for. max_seconds: of computing a run may take."""
     engine = Engine(max_seconds)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as demo:
-        gr.Markdown(
-            f"# {TITLE}\nDiffusion on the probability simplex, live, with exact mathematics.", elem_classes="dd-head"
-        )
+        gr.Markdown(f"# {TITLE}\n{SUBTITLE}", elem_classes="dd-head")
         if not models.names():
             gr.Markdown(f"There is no trained denoiser in the folder `{models.root.name}`. {HOW_TO_GET_ONE}")
             return demo

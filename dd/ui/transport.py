@@ -144,7 +144,7 @@ def connect(
     def on_reset(session: Session | None) -> tuple:
         on_halt(session)
         if session is not None:
-            session.recipe = None  # a step on its way may bring the session back: nothing of it is to be continued
+            session.recipe, session.pins = None, []  # a step on its way may bring the session back: nothing goes on
         return CLEAR, None
 
     live = {**LIVE, "show_progress_on": pressed.place}

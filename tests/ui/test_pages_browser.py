@@ -294,13 +294,19 @@ def test_every_press_of_step_is_a_step(page):
     page.wait_for_function(f"({STEP})('generate-player') === '6'", timeout=60_000)
     page.wait_for_timeout(1000)
     assert page.evaluate(STEP, "generate-player") == "6"
+    for _ in range(6):
+        page.click("#generate-step", delay=0)
+    page.click("#generate-reset")
+    page.wait_for_timeout(2000)
+    assert page.evaluate(STEP, "generate-player") == ""
+    assert page.evaluate(FRAMES, "generate-player") == 0
 
 
 def test_that_settings_have_changed_is_said_until_another_run_begins(page):
     set_slider(page, "Steps", 5)
     page.click("#generate-run")
     wait_done(page, "generate-player")
-    status, words = page.locator("#generate-player .dd-status"), "settings have changed"
+    status, words = page.locator("#generate-player .dd-status"), "settings were changed"
     assert words not in status.inner_text()
     set_slider(page, "Images", 4)
     status.get_by_text(words).wait_for(timeout=10_000)

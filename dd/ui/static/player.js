@@ -141,7 +141,7 @@
     status.textContent = (paired
       ? `step ${step} of ${message.total - 1} · t = ${lane.t.toFixed(3)} · entropy ${bits(lane, 4)} bits per cell · ${message.ms.toFixed(0)} ms per step`
       : `step ${step} of ${message.total - 1} · ${message.ms.toFixed(0)} ms per step for all lanes together · ${showGuess ? "the network's guesses" : "states of the cells"}`) + masked
-      + (changed ? " · settings have changed: Run and Step start over" : "");
+      + (changed ? " · settings were changed: with others Run and Step start over" : "");
     if (curve) plot(step);
     element.dataset.step = step;
     element.dataset.drawn = ++drawn;
@@ -268,10 +268,11 @@
   });
   panels.addEventListener("focusout", () => { cursor = null; mark(); });
   document.addEventListener("click", (event) => {  // who takes a step wants to see it
+    if (!element.isConnected) return;
     const pressed = event.target.closest("button[id]")?.id, tab = props.name.split("-")[0];
     if ([`${tab}-run`, `${tab}-step`].includes(pressed)) follow = true;
     if (event.isTrusted && pressed === `${tab}-step`) owed++;
-    else if ([`${tab}-run`, `${tab}-pause`].includes(pressed)) owed = 0;
+    else if (event.isTrusted && pressed?.startsWith(`${tab}-`)) owed = 0;  // Run, Pause, Reset and the like
     if (pressed === `${tab}-dice`) change();
   });
   const mine = (event) => element.isConnected && event.detail.player === props.name;
