@@ -106,6 +106,7 @@ def growing_bound(
 ) -> Iterator[Bound]:
     """`estimate_bound` batch by batch: after each of them, the bound of the images so far."""
     t_all, path, reconstruction = [], [], []
+    ends = process.ends(tuple(x0.shape[1:]))
     for part, part_label in _batches(x0, label, batch):
         t_rows, rows = [], []
         for _ in range(repeats):
@@ -121,7 +122,7 @@ def growing_bound(
             l = process.evidence(process.perturb(part, 0.0, generator), 0.0)
             reconstruction.append(cross_entropy(denoise(l, part_label) + l, part).double())
         extra = torch.cat(reconstruction) if reconstruction else 0.0
-        yield Bound(torch.cat(t_all), torch.cat(path), process.ends(tuple(x0.shape[1:])), extra)
+        yield Bound(torch.cat(t_all), torch.cat(path), ends, extra)
 
 
 def exact_vlb(
