@@ -38,8 +38,11 @@ class Labelled:
     labels: Tensor
 
 
-def load(name: str, split: str, root: str | Path = "data") -> Labelled:
-    """name: "mnist" or "fashion-mnist", downloaded where no copy is there; split: train, held-out or test."""
+def load(name: str, split: str, root: str | Path = "data", *, download: bool = True) -> Labelled:
+    """name: "mnist" or "fashion-mnist"; split: train, held-out or test.
+
+    Where no copy is there, it is downloaded, or, with download False (docs/train-small.ipynb), a DataError raised.
+    """
     from torchvision import datasets  # takes a second to import, which the app need not wait for
 
     sources = {"mnist": datasets.MNIST, "fashion-mnist": datasets.FashionMNIST}
@@ -49,7 +52,9 @@ def load(name: str, split: str, root: str | Path = "data") -> Labelled:
         raise ValueError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     try:
         source = sources[name](str(root), train=split != "test", download=False)
-    except RuntimeError:
+    except RuntimeError as missing:
+        if not download:
+            raise DataError(f"no {name} under {root}") from missing
         try:
             source = sources[name](str(root), train=split != "test", download=True)
         except (RuntimeError, OSError) as error:

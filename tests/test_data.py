@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dd.data import HELD_OUT, epoch_order, load, to_cells
+from dd.data import HELD_OUT, DataError, epoch_order, load, to_cells
 
 
 def test_splits_do_not_overlap_and_are_all_there(mnist_root):
@@ -50,5 +50,9 @@ def test_what_is_not_there_is_downloaded(tmp_path, monkeypatch):
                 raise RuntimeError("Dataset not found.")
 
     monkeypatch.setattr("torchvision.datasets.MNIST", MNIST)
+    with pytest.raises(DataError, match="no mnist under"):
+        load("mnist", "train", tmp_path, download=False)
+    assert asked == [(str(tmp_path), True, False)]
+    asked.clear()
     assert len(load("mnist", "train", tmp_path).images) == 60_000 - HELD_OUT
     assert asked == [(str(tmp_path), True, False), (str(tmp_path), True, True)]
