@@ -17,7 +17,6 @@ from dd.likelihood import (
 from dd.processes import Process
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
-from dd.samplers import default_grid
 
 ODE_IMAGES = 500  # images of the ODE's bound, which costs a derivative a step
 ODE_STEPS = 100  # of its integration; with few steps the integral is wrong by hundreds of nats, and no bound at all
@@ -117,9 +116,11 @@ def continuous_bound(
     return estimate_bound(process_, network_denoiser(network), x0, None, repeats, generator, BATCH)
 
 
-def chain_bound(chain: D3PM, network: nn.Module, x0: Tensor, steps: int, generator: torch.Generator) -> Bound:
-    """L_vb of sampling the chain in that many steps, without class label: on the cosine grid, or all T of them."""
-    grid = "native" if steps == chain.T else default_grid(chain.methods[0])
+def chain_bound(
+    chain: D3PM, network: nn.Module, x0: Tensor, steps: int, schedule: str, generator: torch.Generator
+) -> Bound:
+    """L_vb of sampling the chain in that many steps of that schedule, without class label; of T steps, all of them."""
+    grid = "native" if steps == chain.T else schedule
     return exact_vlb(chain, network_denoiser(network), x0, None, steps, generator, grid, BATCH)
 
 

@@ -7,7 +7,7 @@ Choices are made on the held-out training images (the default); `--split test` i
 asked for is null. The likelihood is that of the network without a class label, in nats per image:
 
     nll_nats   the continuous-time bound, which depends on neither sampler nor steps
-    vlb_nats   chains: the bound L_vb of sampling in that many steps, every term
+    vlb_nats   chains: the bound L_vb of sampling in that many steps on that schedule, every term
     ode_nats   the Dirichlet process' samplers "ode" and "heun": the bound of the flow itself, integrated finely
     fid        N samples against N images of the split; fid_floor: N training images against the same N images, the
                mean over several disjoint draws, since one alone is off by half its size at N = 2,000; fid_floor_sd:
@@ -121,7 +121,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         bound = continuous_bound(process_, checkpoint.network, x0, noise(), args.repeats)
         record |= likelihood(bound, x0[0].numel())
         if isinstance(process_, D3PM):
-            vlb = chain_bound(process_, checkpoint.network, x0, args.steps, noise())
+            vlb = chain_bound(process_, checkpoint.network, x0, args.steps, record["schedule"], noise())
             record |= {"vlb_nats": vlb.mean, "vlb_stderr": stderr(vlb.total)}
         if isinstance(process_, Dirichlet) and sampler in FLOWS["dirichlet"]:
             ode = flow_bound(process_, checkpoint.network, x0[:ODE_IMAGES], noise())

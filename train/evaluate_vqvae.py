@@ -42,7 +42,7 @@ def evaluate(
 ) -> dict[str, float | int | str]:
     """Rebuild the pictures below `data`, middle squares at size x size, and say how well.
 
-    part: "all", or by the checkpoint's own split of file names those it learnt from ("train") or not ("held-out").
+    part: "all", or by the checkpoint's own split those it learnt from ("train") or not ("held-out"; of CelebA "test").
     """
     if not handles(checkpoint):
         raise CheckpointError(f"{checkpoint} is not a VQ-VAE; see python -m train.evaluate for denoisers")
@@ -50,7 +50,7 @@ def evaluate(
     if part == "all":
         files = find(data)
     else:
-        files = getattr(split_below(data, loaded.config["data"]), part.replace("-", "_"))
+        files = split_below(data, loaded.config["data"]).part(part)
         if not files:
             raise DataError(f"no picture of {data} is in the part {part!r}")
     pictures = readable(files[:limit], loaded.network.colours)
@@ -116,7 +116,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("checkpoint")
     parser.add_argument("--data", required=True, help="folder of pictures, searched recursively")
     parser.add_argument("--size", type=int, default=128, help="middle squares of this many pixels a side")
-    parser.add_argument("--part", default="all", choices=("all", "held-out", "train"), help="by the checkpoint's split")
+    parser.add_argument(
+        "--part", default="all", choices=("all", "held-out", "train", "test"), help="by the checkpoint's split"
+    )
     parser.add_argument("--limit", type=int, help="at most this many pictures")
     parser.add_argument("--device", type=device, help="cpu, cuda, ... (default: the best there is)")
     parser.add_argument("--card", action="store_true", help="write the figures into the checkpoint's model card")

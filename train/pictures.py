@@ -6,7 +6,7 @@ others are added, moved or renamed around it.
 
 import hashlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +23,15 @@ CACHE_BYTES = 2 * 2**30
 
 @dataclass(frozen=True)
 class Split:
-    """Files to learn from and files kept apart."""
+    """Files to learn from, files kept apart for choices, and for the final figures where the data name some."""
 
     train: list[Path]
     held_out: list[Path]
+    test: list[Path] = field(default_factory=list)
+
+    def part(self, name: str) -> list[Path]:
+        """name: train, held-out or test."""
+        return getattr(self, name.replace("-", "_"))
 
 
 def find(folder: str | Path) -> list[Path]:
@@ -56,8 +61,7 @@ def celeba(root: str | Path) -> Split:
             f"there is no CelebA in {root}: torchvision keeps {partition} and {base}/img_align_celeba there"
         )
     rows = [line.split() for line in partition.read_text().splitlines() if line.strip()]
-    images = base / "img_align_celeba"
-    return Split([images / name for name, part in rows if part == "0"], [images / n for n, part in rows if part == "1"])
+    return Split(*([base / "img_align_celeba" / name for name, its in rows if its == part] for part in "012"))
 
 
 def load_split(data: dict, root: str | Path) -> Split:
@@ -74,8 +78,10 @@ def files_of(root: str | Path, split_: str, data: dict) -> list[Path]:
     """The pictures of a split below `root`.
 
     train, held-out: below its folder `train` where it has one, split as `data` says. test: below its folder `test`;
-    every picture, where there is neither.
+    every picture, where there is neither. CelebA's are those of its own partition.
     """
+    if data["source"] == "celeba":
+        return celeba(root).part(split_)
     root, place = Path(root), "test" if split_ == "test" else "train"
     if (root / place).is_dir():
         root = root / place
@@ -83,8 +89,7 @@ def files_of(root: str | Path, split_: str, data: dict) -> list[Path]:
         raise ValueError(f"{root} has a folder train but none of the name test; its pictures are no test split")
     if split_ == "test":
         return find(root)
-    parts = split_below(root, data)
-    return parts.held_out if split_ == "held-out" else parts.train
+    return split_below(root, data).part(split_)
 
 
 class Pictures:

@@ -143,10 +143,12 @@ def _flow_bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process
 
 def _steps_bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]]) -> Iterator[Job]:
     for checkpoint, process_ in (pair for pair in pairs if isinstance(pair[1], D3PM)):
+        schedule = sampling_schedule(checkpoint.config, process_.methods[0], args.schedule)
         for steps in sorted({*args.calls, process_.T}):
             setting = _setting(args, checkpoint, process_, "steps-bound")
-            setting |= {"images": args.steps_bound_images, "steps": steps}
-            yield setting, _bound_job(args, checkpoint, setting, partial(bounds.chain_bound, process_, steps=steps))
+            setting |= {"images": args.steps_bound_images, "steps": steps, "schedule": schedule}
+            bound = partial(bounds.chain_bound, process_, steps=steps, schedule=schedule)
+            yield setting, _bound_job(args, checkpoint, setting, bound)
 
 
 def _times(
@@ -288,13 +290,14 @@ def _bound_table(records: list[Record]) -> str:
 
 
 def _steps_bound_table(records: list[Record]) -> str:
-    """One for every number of images: more of them are others."""
-    out = []
-    for images, split in dict.fromkeys((r["images"], r["split"]) for r in records):
-        mine = [r for r in records if (r["images"], r["split"]) == (images, split)]
-        head = "L_vb of the chains when sampling in that many steps, every term, nats per image"
+    """One for every schedule and number of images: more of them are others."""
+    out, keys = [], ("images", "split", "schedule")
+    for images, split, schedule in dict.fromkeys(tuple(r[key] for key in keys) for r in records):
+        mine = [r for r in records if tuple(r[key] for key in keys) == (images, split, schedule)]
+        head = f"L_vb of sampling in that many steps of the schedule {schedule}, every term, nats per image"
         table = _by(mine, "steps", ("process",), lambda r: f"{r['nll_nats']:.2f} ± {r['nll_stderr']:.2f}")
-        out.append(f"{head} ({images:,} images of the {split} split):\n\n{table}")
+        same = "the same in every cell, so that differences between cells are surer than ± says"
+        out.append(f"{head} ({images:,} images of the {split} split, {same}):\n\n{table}")
     return "\n".join(out)
 
 

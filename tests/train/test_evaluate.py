@@ -8,7 +8,7 @@ import pytest
 import torch
 from torchvision import datasets
 
-from dd.likelihood import Bound, estimate_bound
+from dd.likelihood import Bound, estimate_bound, exact_vlb, network_denoiser
 from dd.processes import process
 from tests.tiny import TINY, write_checkpoint
 from train import bounds, evaluate, judges, loading
@@ -72,6 +72,21 @@ def test_same_seed_same_figures_and_another_seed_others(folder: Path, capsys: py
     assert first["fid"] != other["fid"]
     assert first["nll_nats"] != other["nll_nats"]
     assert first["fid_floor"] == other["fid_floor"]
+
+
+def test_l_vb_is_of_the_schedule_that_the_record_names(folder: Path, capsys: pytest.CaptureFixture):
+    asked = ("--metrics", "nll", "--process", "d3pm-absorbing")
+    early, cosine = (run(folder, capsys, *asked, "--schedule", name) for name in ("early", "cosine"))
+    assert (early["schedule"], cosine["schedule"]) == ("early", "cosine")
+    assert early["nll_nats"] == cosine["nll_nats"]
+    assert run(folder, capsys, *asked)["vlb_nats"] == cosine["vlb_nats"]
+    checkpoint = loading.load_denoiser(folder / "toy", torch.device("cpu"))
+    x0 = loading.load_cells(checkpoint.config, "held-out", folder / "data", 12)
+    for record in (early, cosine):
+        chain, noise = process("d3pm-absorbing", 2, 784), torch.Generator().manual_seed(0)
+        vlb = exact_vlb(chain, network_denoiser(checkpoint.network), x0, None, 3, noise, record["schedule"])
+        assert record["vlb_nats"] == vlb.mean
+    assert early["vlb_nats"] != cosine["vlb_nats"]
 
 
 def test_without_classes_there_is_no_accuracy_and_no_guidance(folder: Path, capsys: pytest.CaptureFixture):

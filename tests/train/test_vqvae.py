@@ -22,7 +22,7 @@ from dd.data import DataError
 from dd.images import ImageError, open_image
 from tests.train.workers import assert_two_workers_train_one_network
 from train import cards, codes, evaluate, evaluate_vqvae, loop, pictures, vqvae
-from train.pictures import Pictures, celeba, find, split
+from train.pictures import Pictures, celeba, files_of, find, split
 
 ROOT = Path(__file__).parents[2]
 needs_weights = pytest.mark.skipif(
@@ -383,9 +383,9 @@ def celeba_root(tmp_path):
 def test_celeba_is_read_as_torchvision_reads_it(celeba_root, monkeypatch):
     monkeypatch.setattr(datasets.CelebA, "_check_integrity", lambda self: True)  # it wants the real files' checksums
     ours = celeba(celeba_root)
-    for files, name in ((ours.train, "train"), (ours.held_out, "valid")):
+    for files, name, images in ((ours.train, "train", 5), (ours.held_out, "valid", 2), (ours.test, "test", 2)):
         theirs = datasets.CelebA(str(celeba_root), split=name)
-        assert len(files) == len(theirs) == {"train": 5, "valid": 2}[name]
+        assert len(files) == len(theirs) == images
         for i, image in enumerate(Pictures(files, 3)):
             assert image.mode == "RGB"
             assert np.array_equal(np.asarray(image), np.asarray(theirs[i][0]))
@@ -400,8 +400,10 @@ def test_celeba_trains_in_colour(celeba_root):
     assert records(celeba_root, "run")[-1]["held_out/images"] == 2
     checkpoint = celeba_root / "run" / "checkpoint"
     assert "CelebA's own validation part" in (checkpoint / "README.md").read_text()
-    for part, images in (("train", 5), ("held-out", 2)):
+    for part, images in (("train", 5), ("held-out", 2), ("test", 2), ("all", 9)):
         assert evaluate_vqvae.evaluate(checkpoint, celeba_root, 32, part)["images"] == images
+    for part, names in (("train", range(1, 6)), ("held-out", (6, 7)), ("test", (8, 9))):  # of a prior over its codes
+        assert [int(path.stem) for path in files_of(celeba_root, part, config["data"])] == list(names)
 
 
 def test_missing_celeba_says_where_it_is_expected(tmp_path):
