@@ -75,7 +75,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     s = commands.add_parser("sample", help="generate images", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     s.add_argument("checkpoint", help="folder of a checkpoint, for example checkpoints/digits")
     s.add_argument("--process", default="dirichlet", help="process to run backwards")
-    s.add_argument("--sampler", default="dirichlet", help="how one reverse step is taken")
+    s.add_argument("--sampler", default="default", help="how one reverse step is taken (default: the process' first)")
     s.add_argument("--steps", default=64, help="reverse steps")
     s.add_argument("--images", default=16, help="how many")
     s.add_argument("--label", default="each", help='class number, "each" in turn or "any"')

@@ -39,13 +39,14 @@ class Tables:
     log_m: Tensor
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)  # more than a run has steps, or the next run would find none of them
 def tables(kernel: WrightFisher, tau_s: float, tau_t: float) -> Tables:
     """The weights of the module's head for 0 < tau_s < tau_t, as far as they are within NEGLIGIBLE of the largest."""
     theta, alpha = kernel.theta, kernel.unique_alpha.numpy()
-    j = np.arange(kernel.log_lineages(tau_t).shape[1])
+    log_q_t = kernel.log_lineages(tau_t).numpy()
+    j = np.arange(log_q_t.shape[1])
     ratio = gammaln(theta + j) - gammaln(theta) - gammaln(alpha[:, None] + j) + gammaln(alpha[:, None])
-    log_j = kernel.log_lineages(tau_t).numpy() + ratio
+    log_j = log_q_t + ratio
     J = int(np.flatnonzero((log_j > log_j.max(1, keepdims=True) - NEGLIGIBLE).any(0))[-1]) + 1
     founders, log_founders = window(tau_t - tau_s, theta)
     J = min(J, int(founders[-1]) + 1)  # there are no more lineages than founders

@@ -112,6 +112,10 @@ def load(source: str | Path, device: torch.device | str = "cpu") -> Checkpoint:
         raise CheckpointError(
             f"{weights} is damaged or truncated ({error}); fetch it again, for example with git checkout"
         ) from error
+    if broken := [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]:
+        raise CheckpointError(
+            f"{weights} has values in {broken[0]} that are no numbers; fetch it again, or train it anew"
+        )
     network = build(config)
     try:
         network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()})

@@ -54,7 +54,7 @@ def load(name: str, split: str, root: str | Path = "data", *, download: bool = T
         source = sources[name](str(root), train=split != "test", download=False)
     except RuntimeError as missing:
         if not download:
-            raise DataError(f"no {name} under {root}") from missing
+            raise DataError(f"no {name} under {root}; give its folder, or let it be downloaded") from missing
         try:
             source = sources[name](str(root), train=split != "test", download=True)
         except (RuntimeError, OSError) as error:

@@ -216,9 +216,10 @@ def _check_lane(lane: Lane, K: int, cells: int, config: dict[str, Any]) -> Lane:
     if not isinstance(lane.process, str) or lane.process not in EVERY:
         raise RecipeError(f"there is no process {str(lane.process)[:40]!r}; choose one of {', '.join(EVERY)}")
     process_ = process(lane.process, K, cells)
-    if lane.method not in process_.methods:
+    method = process_.methods[0] if lane.method == "default" else lane.method
+    if method not in process_.methods:
         raise RecipeError(
-            f"{lane.process} has no sampler {str(lane.method)[:40]!r}; choose one of {', '.join(process_.methods)}"
+            f"{lane.process} has no sampler {str(method)[:40]!r}; choose one of {', '.join(process_.methods)}"
         )
     options = {}
     if not isinstance(lane.options, dict):
@@ -227,12 +228,12 @@ def _check_lane(lane: Lane, K: int, cells: int, config: dict[str, Any]) -> Lane:
         if name not in process_.options:
             raise RecipeError(f"{lane.process} has no option {str(name)[:40]!r}")
         option = process_.options[name]
-        if lane.method not in option.methods:
-            raise RecipeError(f"{name} is an option of {', '.join(option.methods)}, not of {lane.method}")
+        if method not in option.methods:
+            raise RecipeError(f"{name} is an option of {', '.join(option.methods)}, not of {method}")
         options[name] = real(value, name.capitalize(), option.minimum, option.maximum)
     options = {name: value for name, value in options.items() if value != process_.options[name].default}
     if lane.schedule not in ("default", *grids(process_)):
         known = ", ".join(grids(process_))
         raise RecipeError(f"{lane.process} has no schedule {str(lane.schedule)[:40]!r}; choose default, {known}")
-    schedule = sampling_schedule(config, lane.method, None if lane.schedule == "default" else lane.schedule)
-    return Lane(lane.process, lane.method, options, schedule)
+    schedule = sampling_schedule(config, method, None if lane.schedule == "default" else lane.schedule)
+    return Lane(lane.process, method, options, schedule)

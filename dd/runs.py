@@ -56,7 +56,8 @@ class Run:
         if recipe.sha256 and recipe.sha256 != checkpoint.sha256:
             raise RecipeError(
                 f"this recipe was made with other weights of {recipe.checkpoint} ({str(recipe.sha256)[:12]}, here are "
-                f"{checkpoint.sha256[:12]}): the picture would differ. Remove its sha256 to run it anyway"
+                f"{checkpoint.sha256[:12]}): the picture would differ. Remove its sha256 (and give its "
+                "temperature and tilt, if it is an old one without them) to run it anyway"
             )
         self.recipe = dataclasses.replace(recipe, sha256=checkpoint.sha256)
         self.labels = self._labels(self.config["network"]["classes"])

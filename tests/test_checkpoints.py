@@ -62,6 +62,17 @@ def test_weights_that_do_not_fit_the_configuration(tmp_path):
         checkpoints.load(folder)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, value):
+    folder = write_checkpoint(tmp_path / "a")
+    state = checkpoints.load(folder).network.state_dict()
+    name = [name for name, tensor in state.items() if tensor.is_floating_point()][1]
+    state[name].view(-1)[0] = value
+    checkpoints.save(folder, state, checkpoints.read_config(folder))
+    with pytest.raises(CheckpointError, match=f"values in {re.escape(name)} that are no numbers"):
+        checkpoints.load(folder)
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_disk_that_fails_while_it_is_read_gets_a_sentence(tmp_path, name):
     """The kernel's own I/O error: what /proc/self/mem answers at address 0."""

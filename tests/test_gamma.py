@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 from scipy.special import gammainc, gammaln
 
-from dd.gamma import _decided, _surely, dirichlet, log_gamma
+from dd.gamma import _decided, _in_doubt, dirichlet, log_gamma
 
 N, P_MIN = 200_000, 1e-3
 
@@ -45,6 +45,13 @@ def test_the_exact_test_alone_draws_gammas(a: float) -> None:
     assert stats.kstest(log_g.numpy(), log_gamma_cdf(a)).pvalue > P_MIN
 
 
+@pytest.mark.timeout(20)
+def test_a_shape_that_is_no_number_gives_none_and_comes_to_an_end() -> None:
+    log_g = log_gamma(torch.tensor([1.5, torch.nan, 4.0]), (1000, 3), seed())
+    assert torch.equal(torch.isnan(log_g).any(0), torch.tensor([False, True, False]))
+    assert bool(torch.isnan(log_g[:, 1]).all())
+
+
 @pytest.mark.parametrize("a", [1.0, 1.3, 4.0, 300.0])
 def test_what_is_surely_accepted_is_accepted(a: float) -> None:
     """Wherever the quick test accepts, so does log(1 - w) <= 3 d (log(1 + y) - y + y^2/2 - y^3/3); mostly it does."""
@@ -52,7 +59,7 @@ def test_what_is_surely_accepted_is_accepted(a: float) -> None:
     z, w, d = z[:, None].expand(-1, 1001), w.expand(1001, -1), a - 1 / 3
     y = z * (9 * d) ** -0.5
     r = torch.log1p(y) - y + y**2 / 2 - y**3 / 3  # NaN, which accepts nothing, where y < -1
-    surely = _surely(y, z, w)
+    surely = ~_in_doubt(y, z, w)
     assert bool((torch.log1p(-w) <= 3 * d * r + 1e-12)[surely].all())
     likely = torch.exp(-z.square() / 2)
     assert float((surely * likely).sum() / likely.sum()) > 0.92

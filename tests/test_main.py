@@ -1,5 +1,7 @@
 """The command line."""
 
+import json
+
 from dd import __main__ as cli
 from dd.recipe import Recipe
 
@@ -12,6 +14,8 @@ def test_command_line_samples_and_repeats_a_recipe(tiny_root, tmp_path, capsys):
     assert cli.main([*base, "--out", out[0], "--save-recipe", out[1]]) == 0
     assert cli.main([*base, "--recipe", out[1], "--out", out[2]]) == 0
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert cli.main([*base, "--process", "d3pm-uniform", "--out", out[2], "--save-recipe", out[1]]) == 0
+    assert json.loads((tmp_path / "a.json").read_text())["lanes"][0]["method"] == "ancestral"  # its first sampler
     capsys.readouterr()
     assert cli.main([*base, "--steps", "0"]) == 2
     assert "number of steps" in capsys.readouterr().err

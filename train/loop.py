@@ -63,6 +63,8 @@ class Loop:
     def __init__(self, args: argparse.Namespace, config: dict, rank: int, load: Callable[[dict], None]):
         """config: of the run, which has a name; one with another is not gone on with. load: takes over a saved state;
         called for --resume, without which a run that is there is not touched."""
+        if config["seed"] < 0:
+            raise ValueError(f"the seed of a training must be 0 or more, not {config['seed']}")
         self.out, self.config = Path(args.out or Path("runs") / config["name"]), config
         self.out.mkdir(parents=True, exist_ok=True)
         self.args, self.rank = args, rank

@@ -10,12 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dd.checkpoints import replacing, write_text
-
-LARGEST_SEED = 40_000_000  # (seed * 4096 + rank) * 100,000,000 + step must stay below 2^64
 
 
 def worker_count() -> tuple[int, int]:
@@ -40,10 +39,12 @@ def first_alone() -> Iterator[None]:
 
 
 def step_generator(seed: int, step: int, rank: int) -> torch.Generator:
-    """Of every random number of a step, so that there is no generator state to save."""
-    if not 0 <= seed <= LARGEST_SEED:
-        raise ValueError(f"the seed of a training must be from 0 to {LARGEST_SEED:,}, not {seed}")
-    return torch.Generator().manual_seed((seed * 4096 + rank) * 100_000_000 + step)
+    """Of every random number of a step, so that there is no generator state to save.
+
+    The three are hashed into the 32 bits of a seed that torch's generator on the CPU takes notice of.
+    """
+    (mixed,) = np.random.SeedSequence((step, rank, seed)).generate_state(1)
+    return torch.Generator().manual_seed(int(mixed))
 
 
 def largest(value: float) -> float:

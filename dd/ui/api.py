@@ -22,7 +22,7 @@ from dd.checkpoints import CheckpointError
 from dd.images import ImageError, open_image, to_picture
 from dd.likelihood import Bound, growing_bound, network_denoiser
 from dd.models import Models
-from dd.processes import EVERY, REGISTRY, traits
+from dd.processes import REGISTRY
 from dd.recipe import MAX_LANES, Lane, Recipe, RecipeError, grid, whole
 from dd.reconstruct import LARGEST, SMALLEST, frame, rebuild
 from dd.runs import Run
@@ -79,7 +79,7 @@ def build(models: Models, engine: Engine) -> None:
             number a lane) and, with frames, png: the state beside the network's guess as a data URL.
         """
         lane = _answered(_lane, process, sampler, options, schedule)
-        label = _answered(_class, models, checkpoint, label)
+        label = _answered(_class_of, models, checkpoint, label)
         made = _answered(recipe, checkpoint, [lane], steps, images, label, guidance, temperature, seed)
         yield from _stream(made, frames, models, engine)
 
@@ -113,7 +113,7 @@ def build(models: Models, engine: Engine) -> None:
             A PNG of all lanes beside each other and the JSON recipe. Before them, a job streams the same as
             /generate, with the lanes' states beside each other.
         """
-        label = _answered(_class, models, checkpoint, label)
+        label = _answered(_class_of, models, checkpoint, label)
         made = _answered(
             _many_lanes, checkpoint, lanes, calls, images, label, guidance, temperature, seed, schedule
         )  # fmt: skip
@@ -141,13 +141,15 @@ def build(models: Models, engine: Engine) -> None:
         """
         if label == "each":
             raise gr.Error('an image has one class or none: give its number, or "any"', print_exception=False)
-        lane, label = Lane(str(process), _sampler(process)), _answered(_class, models, checkpoint, label)
+        lane, label = Lane(str(process), "default"), _answered(_class_of, models, checkpoint, label)
         made = _answered(recipe, checkpoint, [lane], 1, 1, label, 1.0, 1.0, seed)
         draws = _answered(whole, draws, "The number of draws", 2, MAX_DRAWS)
-        bounds = _answered(engine.do, _estimate, made, models, cells, draws)
-        while bound := engine.do(next, bounds, None):
+        bounds, made_of = _answered(engine.do, _estimate, made, models, cells, draws), 0
+        while made_of < draws:  # not until the end of `bounds`, for which a busy engine would have to be waited for
+            bound = engine.do(next, bounds)
+            made_of = len(bound.total)
             bits = bound.mean / math.log(2) / sum(map(len, cells))
-            yield {"nats": bound.mean, "stderr": bound.stderr, "bits_per_cell": bits, "draws": len(bound.total)}
+            yield {"nats": bound.mean, "stderr": bound.stderr, "bits_per_cell": bits, "draws": made_of}
 
     def reconstruct(
         image: gr.FileData, vqvae: str = "photos-vqvae", framing: str = "crop", size: int = 256
@@ -204,7 +206,7 @@ def _lane(process, sampler, options, schedule) -> Lane:
     options = {} if options is None else options
     if not isinstance(options, dict):
         raise RecipeError('options must map names to numbers, for example {"eta": 0.5}')
-    return Lane(str(process), _sampler(process) if sampler == "default" else str(sampler), options, str(schedule))
+    return Lane(str(process), str(sampler), options, str(schedule))
 
 
 def _many_lanes(checkpoint, lanes, calls, images, label, guidance, temperature, seed, schedule) -> Recipe:
@@ -217,7 +219,7 @@ def _many_lanes(checkpoint, lanes, calls, images, label, guidance, temperature, 
     return recipe(checkpoint, made, calls, images, label, guidance, temperature, seed, equal_calls=True)
 
 
-def _class(models: Models, checkpoint: object, label: object) -> int | str:
+def _class_of(models: Models, checkpoint: object, label: object) -> int | str:
     """The class's number, given itself or the class's name; "any" and "each" as they are."""
     if label in ("any", "each") or checkpoint not in models.names():
         return label
@@ -230,11 +232,6 @@ def _class(models: Models, checkpoint: object, label: object) -> int | str:
     except RecipeError as error:
         known = ", ".join(f"{value} {name}" if name != value else name for name, value in names.items())
         raise RecipeError(f"there is no class {str(label)[:40]!r} of {checkpoint}; choose one of {known}") from error
-
-
-def _sampler(name: object) -> str:
-    """A sampler of the process, where any will do; an unknown process is complained of by the recipe's check."""
-    return traits(name).methods[0] if isinstance(name, str) and name in EVERY else "none"
 
 
 def _stream(made: Recipe, frames: object, models: Models, engine: Engine) -> Iterator[tuple]:

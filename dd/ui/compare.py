@@ -83,7 +83,7 @@ def build(models: Models, engine: Engine) -> None:
             paths = explorer.build(stage, session, "compare-player")
             with gr.Row():
                 transport.downloads("compare", session, engine)
-                load = transport.load_button()
+                load = transport.load_button("compare")
             table = gr.Markdown(elem_id="compare-table", elem_classes="dd-table")
 
     controls = [model, lanes, calls, images, label, guidance, temperature, schedule, seed]

@@ -1,9 +1,12 @@
 """Click a cell of a run: its path on the simplex, with the network's posterior as a second path."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
+import torch
+from torch import Tensor
 
 from dd.processes import REGISTRY
 from dd.runs import Run
@@ -60,6 +63,8 @@ def select(session: Session, lane: int, image: int, row: int, col: int) -> str |
     size = run.look.factor
     pins = toggled(session.pins, (lane, image, row // size * size, col // size * size))
     shown = drawn(run, session.number, pins)
+    if session.run is not run:
+        return None  # another one was begun meanwhile
     session.pins = pins
     return shown
 
@@ -74,7 +79,10 @@ def drawn(run: Run, number: int, pins: list[tuple[int, ...]]) -> str:
 def renewed(session: Session | None) -> str | dict:
     """The paths of the cells that are pinned, as far as the run has come."""
     run = None if session is None else session.run
-    return drawn(run, session.number, session.pins) if run is not None and session.pins else gr.skip()
+    if run is None or not session.pins:
+        return gr.skip()
+    shown = drawn(run, session.number, session.pins)
+    return shown if session.run is run and session.pins else gr.skip()  # not of one that was cleared meanwhile
 
 
 def toggled(pins: list[tuple[int, ...]], pin: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -98,13 +106,17 @@ def path(run: Run, lane: int, image: int, row: int, col: int) -> dict:
     at = {"lane": lane, "image": image, "row": row // size * size, "col": col // size * size, "size": size}
     row, col = row // size, col // size
     cell = (image, slice(None), row, col)
-    steps = [(x[cell], p[cell]) for x, p in (lanes[lane] for lanes in run.trajectory)]
+    states, posteriors = zip(*((x[cell], p[cell]) for x, p in (lanes[lane] for lanes in run.trajectory)), strict=True)
     name = f"image {image + 1}, row {row + 1}, column {col + 1}"
     if len(run.recipe.lanes) > 1:
         name += f" · {title(run.recipe.lanes[lane])}"
     return {
         "name": name,
         "at": at,
-        "x": [[round(float(v), 4) for v in x] for x, _ in steps],
-        "p": [[round(float(v), 4) for v in p] for _, p in steps],
+        "x": _points(states),
+        "p": _points(posteriors),
     }
+
+
+def _points(steps: Sequence[Tensor]) -> list[list[float]]:
+    return [[round(v, 4) for v in point] for point in torch.stack(steps).float().tolist()]

@@ -74,7 +74,7 @@ def build(models: Models, engine: Engine) -> gr.State:
             paths = explorer.build(stage, session, "generate-player")
             with gr.Row():
                 transport.downloads("generate", session, engine)
-                load = transport.load_button()
+                load = transport.load_button("generate")
 
     controls = [model, process, sampler, steps, images, label, guidance, temperature, seed, schedule, *options.values()]
 

@@ -93,7 +93,7 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
             stage = player("pair", "Choose a picture, then press Run.", f"{prefix}-player", cells=False)
             with gr.Row():
                 transport.downloads(prefix, session, engine)
-                load = transport.load_button()
+                load = transport.load_button(prefix)
 
     controls = [model, chosen, canvas, t, process, sampler, steps, images, label, temperature, seed]
 
@@ -125,7 +125,14 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
         **pictured,
     )
     under_way = [making, reading, framed]
-    model.input(picturing.change_model, [*uploaded, *framing], read, cancels=under_way, **pictured)
+    model.input(
+        picturing.change_model,
+        [*uploaded, *framing],
+        read,
+        cancels=under_way,
+        trigger_mode="always_last",
+        **pictured,
+    )
     process_chosen = process.input(first_method, process, sampler, queue=False, **QUIET)
     if inpaint:
         looks = [button.click for button in regions]

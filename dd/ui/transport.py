@@ -76,8 +76,8 @@ def renew(state: gr.State, *visits: gr.events.EventListener) -> None:
     gr.on(list(visits), lambda value: value, state, state, queue=False, **QUIET)
 
 
-def load_button() -> gr.UploadButton:
-    return gr.UploadButton("Load recipe", file_types=[".json"], size="sm", min_width=90)
+def load_button(prefix: str) -> gr.UploadButton:
+    return gr.UploadButton("Load recipe", file_types=[".json"], size="sm", min_width=90, elem_id=f"{prefix}-load")
 
 
 def connect(
@@ -159,7 +159,8 @@ def connect(
     pausing = pressed.pause.click(on_halt, session, session, **halting)
     load.click(on_halt, session, session, **halting)  # at its click: after the upload it would stop the loaded run, too
     resetting = pressed.reset.click(on_reset, session, results, cancels=under_way, queue=False, **QUIET)
-    stepping.then(None, js=_tell(stage, "dd-stepped"), api_visibility="private")
+    stepping.success(None, js=_tell(stage, "dd-stepped"), api_visibility="private")
+    stepping.failure(None, js=_tell(stage, "dd-refused"), api_visibility="private")
     # Not of the image editor: with a listener to its input it would keep a loaded recipe from being run.
     inputs = [control.input for control in form.controls if isinstance(control, gr.Dropdown | gr.Slider | gr.Number)]
     gr.on(inputs, None, js=_tell(stage, "dd-changed"), api_visibility="private")

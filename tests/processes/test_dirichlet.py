@@ -11,7 +11,7 @@ from dd.bridge import _joint, bridge, evolve, tables, window
 from dd.likelihood import training_loss
 from dd.processes.clock import entropy
 from dd.processes.dirichlet import Dirichlet, frozen_concentration, pairwise_confusion
-from dd.samplers import generate
+from dd.samplers import generate, time_grid
 from dd.wright_fisher import WrightFisher
 from tests import oracles
 
@@ -280,6 +280,18 @@ def test_bridge_tables_of_a_short_step_among_many_categories() -> None:
     r = float(process.tau(t) - process.tau(s))
     moved = (x_s - x_t).square().sum(1).mean()  # about r times the trace of Sigma
     assert float(moved) == pytest.approx(r * float((1 - x_t.square().sum(1)).mean()), rel=0.15)
+
+
+def test_bridge_tables_of_a_long_run_are_there_for_the_next() -> None:
+    """A cache that is read from end to end and too small by one has nothing at all of it the second time."""
+    process, steps = Dirichlet(2, 4), 250  # the most that the page offers
+    taus = [float(process.tau(t)) for t in time_grid(process, steps, "cosine")][:-1]
+    for _ in range(2):
+        before = tables.cache_info()
+        for tau_t, tau_s in pairwise(taus):
+            tables(process.kernel, tau_s, tau_t)
+    assert tables.cache_info().misses == before.misses
+    assert tables.cache_info().hits == before.hits + steps - 1
 
 
 def test_bridge_of_very_short_steps() -> None:

@@ -20,7 +20,7 @@ def options(*more: str) -> argparse.Namespace:
 
 
 def begun(out, *more: str, load=lambda state: None, rate: float = 0.1) -> Loop:
-    return Loop(options("--out", str(out), *more), {"name": "name", "rate": rate}, 0, load)
+    return Loop(options("--out", str(out), *more), {"name": "name", "rate": rate, "seed": 0}, 0, load)
 
 
 def run(out, *more: str, step=lambda n, progress: {"loss": 1.0}, evaluate=dict, **kwargs) -> Loop:
@@ -112,6 +112,12 @@ def test_metrics_that_cannot_be_written_are_complained_of_once(tmp_path, capsys)
     made.metrics.path.mkdir()
     made.run(lambda n, progress: {"loss": 1.0}, dict, dict)
     assert capsys.readouterr().out.count("could not write") == 1
+
+
+def test_a_seed_that_is_none_leaves_nothing_behind(tmp_path):
+    with pytest.raises(ValueError, match="must be 0 or more, not -1"):
+        Loop(options("--out", str(tmp_path / "run")), {"name": "name", "seed": -1}, 0, lambda state: None)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_budget_is_asked_for(capsys):

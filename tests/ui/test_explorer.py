@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import gradio as gr
 import pytest
 
 from dd.models import Models
 from dd.recipe import Recipe, RecipeError
 from dd.runs import Run
 from dd.ui import explorer
-from dd.ui.explorer import path, select
+from dd.ui.explorer import path, renewed, select
 from dd.ui.session import Session
 
 
@@ -45,6 +46,32 @@ def test_the_image_clicked_last_is_the_one_taken_over(tiny_root: Path):
     select(session, 0, 2, 9, 9)
     assert [pin[1] for pin in session.pins] == [1]
     assert session.chosen()[1] == tuple(map(tuple, cells[2].tolist())), "no longer pinned, but clicked last"
+
+
+def test_paths_of_a_run_that_was_replaced_or_cleared_meanwhile_are_not_sent(tiny_root: Path, monkeypatch):
+    models, session = Models(tiny_root), Session()
+    first, second = (Run(Recipe("tiny", steps=2, images=3, seed=seed), models) for seed in (0, 1))
+    session.run = first
+    first.exhaust()
+    select(session, 0, 1, 4, 4)
+    assert isinstance(renewed(session), str)
+    drawing = explorer.drawn
+
+    def meanwhile(change):
+        def drawn(*args):
+            change()
+            return drawing(*args)
+
+        monkeypatch.setattr(explorer, "drawn", drawn)
+
+    meanwhile(lambda: session.pins.clear())  # as Reset does
+    assert renewed(session) == gr.skip()
+    session.pins = [(0, 1, 4, 4)]
+    meanwhile(lambda: setattr(session, "run", second))  # as Run does
+    assert renewed(session) == gr.skip()
+    session.run, session.pins = first, []
+    assert select(session, 0, 2, 5, 5) is None
+    assert session.pins == []
 
 
 def test_an_image_without_paths_can_be_taken_over(tiny_root: Path):

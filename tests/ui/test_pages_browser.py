@@ -302,6 +302,43 @@ def test_every_press_of_step_is_a_step(page):
     assert page.evaluate(FRAMES, "generate-player") == 0
 
 
+def test_a_refused_step_is_owed_no_longer_and_none_goes_beyond_the_end(page):
+    page.get_by_role("tab", name="Compare").click()
+    lanes = page.get_by_label("Lanes", exact=True).locator("visible=true")
+    for _ in range(3):  # of four
+        lanes.press("Backspace")
+    for _ in range(3):
+        page.click("#compare-step", delay=0)
+    page.get_by_text("Choose at least two lanes").first.wait_for(timeout=30_000)
+    page.wait_for_timeout(1500)
+    lanes.press("ArrowDown")
+    page.get_by_role("option", name="D3PM, absorbing").click()
+    set_slider(page, "Network calls", 4)
+    page.click("#compare-step")
+    page.wait_for_function(f"({STEP})('compare-player') === '1'", timeout=60_000)
+    page.wait_for_timeout(2000)
+    assert page.evaluate(STEP, "compare-player") == "1"
+    for _ in range(8):
+        page.click("#compare-step", delay=0)
+    wait_done(page, "compare-player")
+    page.wait_for_timeout(2000)
+    assert page.evaluate(STEP, "compare-player") == "4"
+
+
+def test_load_forgets_presses_of_step(page, tmp_path):
+    recipe = tmp_path / "recipe.json"
+    lane = {"process": "dirichlet", "method": "dirichlet"}
+    recipe.write_text(json.dumps({"checkpoint": "digits", "lanes": [lane], "steps": 30, "images": 4, "seed": 3}))
+    set_slider(page, "Steps", 200)
+    for _ in range(12):
+        page.click("#generate-step", delay=0)
+    with page.expect_file_chooser() as chooser:
+        page.click("#generate-load")
+    chooser.value.set_files(str(recipe))
+    wait_done(page, "generate-player")
+    assert page.evaluate(STEP, "generate-player") == "30"
+
+
 def test_that_settings_have_changed_is_said_until_another_run_begins(page):
     set_slider(page, "Steps", 5)
     page.click("#generate-run")

@@ -20,6 +20,7 @@
   let follow = true;  // every new step is shown; not while the visitor looks at an earlier one
   let cursor = null;  // the cell that the keyboard is on: {view, image, row, col}
   let changed = false;  // settings since the run was begun
+  let altered = false;  // settings since Run or Step was pressed, whose run may not have come yet
   let owed = 0;  // presses of Step that are still to be answered: the page takes one at a time
   const KEYS = "Space plays, arrows scrub" + (props.cells ? "; Shift and arrows choose a cell, Enter shows its path." : ".");
 
@@ -183,7 +184,13 @@
     if (typeof message === "string") message = JSON.parse(message);
     if (message.clear) { cleared = run ?? cleared; reset(); return; }
     if (message.run === cleared) return;  // a step that was on its way when its run was cleared
-    if (message.run !== run) { const presses = owed; reset(); owed = presses; run = message.run; slider.max = message.total - 1; slider.disabled = replay.disabled = false; }
+    if (message.run !== run) {
+      const presses = owed;
+      reset();
+      owed = presses; changed = altered; run = message.run;
+      slider.max = message.total - 1; slider.disabled = replay.disabled = false;
+    }
+    if (message.done) owed = 0;  // a press more would begin another run and take this picture away
     for (const lane of message.lanes) { lane.state = bytes(lane.state); lane.guess = bytes(lane.guess); }
     frames[message.step] = message;
     layout(message);
@@ -225,6 +232,7 @@
   }
 
   function change() {
+    altered = true;
     if (run === null || changed) return;
     changed = true;
     show(shown);
@@ -270,10 +278,11 @@
   document.addEventListener("click", (event) => {  // who takes a step wants to see it
     if (!element.isConnected) return;
     const pressed = event.target.closest("button[id]")?.id, tab = props.name.split("-")[0];
-    if ([`${tab}-run`, `${tab}-step`].includes(pressed)) follow = true;
-    if (event.isTrusted && pressed === `${tab}-step`) owed++;
-    else if (event.isTrusted && pressed?.startsWith(`${tab}-`)) owed = 0;  // Run, Pause, Reset and the like
-    if (pressed === `${tab}-dice`) change();
+    const one = (...buttons) => buttons.some((button) => pressed === `${tab}-${button}`);
+    if (one("run", "step")) { follow = true; altered = false; }
+    if (event.isTrusted && one("step")) owed++;
+    if (event.isTrusted && one("run", "pause", "reset", "load")) owed = 0;
+    if (one("dice")) change();
   });
   const mine = (event) => element.isConnected && event.detail.player === props.name;
   document.addEventListener("dd-stepped", (event) => {
@@ -281,6 +290,7 @@
     owed = Math.max(0, owed - 1);
     if (owed) document.getElementById(`${props.name.split("-")[0]}-step`).click();
   });
+  document.addEventListener("dd-refused", (event) => { if (mine(event)) owed = 0; });
   document.addEventListener("dd-changed", (event) => { if (mine(event)) change(); });
   if (toggle) toggle.addEventListener("click", () => {
     showGuess = !showGuess;
