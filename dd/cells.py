@@ -25,6 +25,10 @@ GAUSSIAN_SAMPLERS = {"native": "DDPM ancestral step", "euler": "Euler-Maruyama",
 _EULER_STEP = 0.02  # longest forward Euler substep
 
 
+class SettingsError(ValueError):
+    """A setting of the triangle that makes no sense; the message says which do."""
+
+
 def diffusion_samplers(step_name: str) -> dict[str, str]:
     """What the samplers of a `Diffusion` are called."""
     return {"native": step_name, "euler": "Euler-Maruyama", "ode": "probability-flow ODE"}
@@ -109,7 +113,7 @@ class DiffusionCell:
     def forward(self, times: list[float], sampler: str, k: Tensor, generator: torch.Generator) -> Tensor:
         """The first step is drawn from the kernel: at a corner Euler has no noise and the flow is not unique."""
         if sampler in self.diffusion.refuses:
-            raise ValueError(self.diffusion.refuses[sampler])
+            raise SettingsError(self.diffusion.refuses[sampler])
         x = self.diffusion.sample(k, self._shown_tau(times[1]), generator)
         frames = [torch.eye(3, dtype=torch.float64)[k], x]
         for s, t in pairwise(times[1:]):

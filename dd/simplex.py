@@ -12,7 +12,16 @@ import torch
 from torch import Tensor
 
 from dd.bakosi import BakosiRistorcelli
-from dd.cells import D3PM_SAMPLERS, GAUSSIAN_SAMPLERS, Cell, D3PMCell, DiffusionCell, GaussianCell, diffusion_samplers
+from dd.cells import (
+    D3PM_SAMPLERS,
+    GAUSSIAN_SAMPLERS,
+    Cell,
+    D3PMCell,
+    DiffusionCell,
+    GaussianCell,
+    SettingsError,
+    diffusion_samplers,
+)
 from dd.diffusions import Diffusion, NeutralWrightFisher
 from dd.processes.base import draw
 from dd.stick_breaking import StickBreaking
@@ -55,7 +64,7 @@ def sampler_names(processes: list[str], backwards: bool) -> dict[str, str]:
 
 def _check_name(process: str) -> None:
     if process not in PROCESSES:
-        raise ValueError(f"Unknown process {process!r}; choose one of {', '.join(PROCESSES)}.")
+        raise SettingsError(f"Unknown process {process!r}; choose one of {', '.join(PROCESSES)}.")
 
 
 def _samplers_of(process: str) -> dict[str, str]:
@@ -80,19 +89,21 @@ class Settings:
     def __post_init__(self) -> None:
         for a in self.alpha:
             if not ALPHA[0] <= a <= ALPHA[1]:  # also refuses NaN
-                raise ValueError(f"Every alpha must lie between {ALPHA[0]} and {ALPHA[1]}; got {a}.")
+                raise SettingsError(f"Every alpha must lie between {ALPHA[0]} and {ALPHA[1]}; got {a}.")
         if not all(np.isfinite(self.weights)) or min(self.weights) < 0:
-            raise ValueError("Corner weights must be numbers of at least 0.")
+            raise SettingsError("Corner weights must be numbers of at least 0.")
         if sum(self.weights) <= 0:
-            raise ValueError("At least one corner weight must be above 0.")
+            raise SettingsError("At least one corner weight must be above 0.")
         if self.sampler not in SAMPLERS:
-            raise ValueError(f"Unknown sampler {self.sampler!r}; choose one of {', '.join(SAMPLERS)}.")
+            raise SettingsError(f"Unknown sampler {self.sampler!r}; choose one of {', '.join(SAMPLERS)}.")
         if not 2 <= self.steps <= MAX_STEPS:
-            raise ValueError(f"The number of steps must lie between 2 and {MAX_STEPS}; got {self.steps}.")
+            raise SettingsError(f"The number of steps must lie between 2 and {MAX_STEPS}; got {self.steps}.")
         if not 1 <= self.particles <= MAX_PARTICLES:
-            raise ValueError(f"The number of particles must lie between 1 and {MAX_PARTICLES}; got {self.particles}.")
+            raise SettingsError(
+                f"The number of particles must lie between 1 and {MAX_PARTICLES}; got {self.particles}."
+            )
         if not 0 <= self.seed < 2**63:
-            raise ValueError("The seed must be a whole number of at least 0.")
+            raise SettingsError("The seed must be a whole number of at least 0.")
 
     @property
     def w(self) -> Tensor:

@@ -18,15 +18,14 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from dd import export
-from dd.checkpoints import CheckpointError
-from dd.images import ImageError, open_image, to_picture
+from dd.images import open_image, to_picture
 from dd.likelihood import Bound, growing_bound, network_denoiser
 from dd.models import Models
 from dd.processes import REGISTRY
 from dd.recipe import MAX_LANES, Lane, Recipe, RecipeError, grid, whole
 from dd.reconstruct import LARGEST, SMALLEST, frame, rebuild
 from dd.runs import Run
-from dd.ui.controls import class_choices, recipe
+from dd.ui.controls import REFUSALS, class_choices, recipe
 from dd.ui.engine import Engine
 from dd.ui.upload import png, unwritten
 
@@ -182,7 +181,7 @@ def _answered(task, *args: object):
     """The task's result, or its complaint as one sentence for the caller."""
     try:
         return task(*args)
-    except (RecipeError, CheckpointError, ImageError) as error:
+    except REFUSALS as error:
         raise gr.Error(str(error), print_exception=False) from error
 
 

@@ -16,7 +16,7 @@ from dd.images import open_image, square
 from dd.models import Models
 from dd.recipe import Cells, Given, Lane, Recipe, RecipeError, real
 from dd.runs import Run
-from dd.ui.controls import class_choices, first_method, process_choices, recipe, refuse
+from dd.ui.controls import REFUSALS, class_choices, first_method, process_choices, recipe, refuse
 from dd.ui.engine import Engine
 from dd.ui.session import Session
 
@@ -84,7 +84,7 @@ class Canvas:
             run = self.engine.do(Run, one, self.models)
             while not run.finished:
                 self.engine.step(run).result()
-        except ValueError as error:
+        except REFUSALS as error:
             raise refuse(error) from error
         chosen = chosen or Chosen(name)
         if chosen.name != name:  # another model was chosen meanwhile
@@ -95,7 +95,7 @@ class Canvas:
         """What is on Generate: its model, the three, and what that model has for the other controls."""
         try:
             name, cells = (session or Session()).chosen()
-        except ValueError as error:
+        except REFUSALS as error:
             raise refuse(error) from error
         processes = gr.Dropdown(process_choices(self.models, name, self.inpaint), value="dirichlet")
         classes = gr.Dropdown(class_choices(self.models, name), value="any")
@@ -122,7 +122,7 @@ class Canvas:
             H, W = grid_of(self.models.config(name)["data"])
             where = [real(value, *limits) for value, limits in zip(framing, FRAMING, strict=True)]
             cells = self.engine.do(self.models.look(name).read, square(open_image(path), *where), H, W)
-        except ValueError as error:
+        except REFUSALS as error:
             sentence = html.escape(str(error), quote=False)
             gr.Warning(sentence, duration=12)
             return chosen, None, f"**{sentence}**"
@@ -147,7 +147,7 @@ class Canvas:
             return None
         try:
             noised = self.engine.do(lambda: Run(self.recipe(name, chosen, *values), self.models).noised()[0])
-        except ValueError:  # a process just chosen, whose sampler is still to come
+        except RecipeError:  # a process just chosen, whose sampler is still to come
             return gr.skip()
         return Image.fromarray(tiled(noised[:1])).resize((EDGE, EDGE), Image.Resampling.NEAREST)
 

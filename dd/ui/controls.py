@@ -6,13 +6,16 @@ import random
 import gradio as gr
 import torch
 
-from dd.checkpoints import temperature
+from dd.cells import SettingsError
+from dd.checkpoints import CheckpointError, temperature
 from dd.data import LABELS
+from dd.images import ImageError
 from dd.models import Models
 from dd.processes import OWN_NETWORK, REGISTRY, suits, traits
 from dd.recipe import TEMPERATURES, Lane, Recipe, RecipeError
 from dd.samplers import grids, time_grid
 
+REFUSALS = (RecipeError, CheckpointError, ImageError, SettingsError)  # which say what was wrong; others are bugs
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 PROCESS_NAMES = {
     "dirichlet": "Dirichlet (Wright-Fisher)",

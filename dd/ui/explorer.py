@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from dd.processes import REGISTRY
+from dd.recipe import RecipeError
 from dd.runs import Run
-from dd.ui.controls import refuse, title
+from dd.ui.controls import REFUSALS, refuse, title
 from dd.ui.session import Session
 from dd.ui.transport import QUIET, renew
 
@@ -39,7 +40,7 @@ def build(stage: gr.HTML, session: gr.State, player: str) -> gr.HTML:
     def on_select(session: Session | None, event: gr.EventData) -> str | None:
         try:
             return None if session is None else select(session, *(int(event._data[key]) for key in PLACE))
-        except (IndexError, ValueError) as error:
+        except REFUSALS as error:
             raise refuse(error) from error
 
     stage.select(on_select, session, view, queue=False, **QUIET)
@@ -93,13 +94,13 @@ def toggled(pins: list[tuple[int, ...]], pin: tuple[int, ...]) -> list[tuple[int
 def path(run: Run, lane: int, image: int, row: int, col: int) -> dict:
     """The states x and posteriors p of one cell at every step: lists of K numbers."""
     if not run.trajectory:
-        raise ValueError("this run is too long to keep a cell's path; choose fewer steps")
+        raise RecipeError("this run is too long to keep a cell's path; choose fewer steps")
     if run.processes[lane].name not in REGISTRY:
-        raise ValueError("the DDPM's pixels are numbers, not points of the simplex: there is no path to show")
+        raise RecipeError("the DDPM's pixels are numbers, not points of the simplex: there is no path to show")
     kept = len(run.trajectory[0][lane][0])
     if image >= kept:
         which = "the first image" if kept == 1 else f"the first {kept} images"
-        raise ValueError(
+        raise RecipeError(
             f"this run is so large that only the paths of {which} are kept; click there, or take fewer steps"
         )
     size = run.look.factor

@@ -13,7 +13,7 @@ from dd.images import open_image, to_picture
 from dd.models import Models
 from dd.recipe import RecipeError
 from dd.reconstruct import FRAMINGS, Quality, Rebuilt
-from dd.ui.controls import refuse
+from dd.ui.controls import REFUSALS, refuse
 from dd.ui.engine import Engine
 from dd.ui.session import EXPIRES
 from dd.ui.transport import QUIET, renew
@@ -131,8 +131,8 @@ def build(models: Models, engine: Engine) -> None:
                 gr.Column(visible=True),
                 now,
             )
-        except (ValueError, OSError) as error:
-            sentence = html.escape(str(error) if isinstance(error, ValueError) else unwritten(error), quote=False)
+        except (*REFUSALS, OSError) as error:
+            sentence = html.escape(unwritten(error) if isinstance(error, OSError) else str(error), quote=False)
             gr.Warning(sentence, duration=12)
             return nothing(sentence)
 

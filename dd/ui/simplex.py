@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dd.cells import Cell, Theory
+from dd.cells import Cell, SettingsError, Theory
 from dd.simplex import (
     ALPHA,
     DIFFUSIONS,
@@ -165,17 +165,17 @@ def show(first: str, second: str, direction: str, sampler: str, steps: float, pa
         settings = _settings(direction, sampler, steps, particles, *rest)
         names = [first] if second == NONE else [first, second]
         runs = [simulate(name, settings) for name in names]
-    except (TypeError, ValueError, OverflowError) as error:
+    except SettingsError as error:
         raise refuse(error) from error
     return json.dumps({"times": [round(t, 6) for t in runs[0].times], "panels": [encode(run) for run in runs]})
 
 
 def _settings(direction: str, sampler: str, steps: float, particles: float, *rest: float) -> Settings:
     for name, value in zip(NUMBERS, (steps, particles, *rest), strict=True):
-        if value is None or not np.isfinite(value):
-            raise ValueError(f"{name} needs a number.")
+        if not isinstance(value, int | float) or not np.isfinite(value):
+            raise SettingsError(f"{name} needs a number.")
         if name in WHOLE and value != int(value):
-            raise ValueError(f"{name} must be a whole number, not {value:g}.")
+            raise SettingsError(f"{name} must be a whole number, not {value:g}.")
     return Settings(
         alpha=tuple(float(a) for a in rest[:3]),
         weights=tuple(float(w) for w in rest[3:6]),

@@ -9,7 +9,7 @@ import gradio as gr
 from dd.models import Models
 from dd.recipe import Recipe, RecipeError
 from dd.runs import Run
-from dd.ui.controls import QUIET, refuse
+from dd.ui.controls import QUIET, REFUSALS, refuse
 from dd.ui.engine import Engine
 from dd.ui.player import CLEAR
 from dd.ui.session import EXPIRES, Session
@@ -105,7 +105,7 @@ def connect(
                 raise RecipeError("this recipe asks for what this tab cannot set; python -m dd sample can")
             for text in session.steps(engine):
                 yield text, session
-        except ValueError as error:
+        except REFUSALS as error:
             raise refuse(error) from error
 
     def on_step(session: Session | None, *values: object) -> Iterator[tuple]:
@@ -117,7 +117,7 @@ def connect(
             if session.shown == 0:
                 yield session.step(engine), session
             yield session.step(engine) or gr.skip(), session
-        except ValueError as error:
+        except REFUSALS as error:
             raise refuse(error) from error
 
     def on_load(path: str | None) -> list:
@@ -129,7 +129,7 @@ def connect(
             if tab_of(loaded) != form.tab:
                 raise RecipeError(f"this recipe was saved on the tab {tab_of(loaded)}; load it there")
             return [run.recipe, *form.fill(run)]
-        except ValueError as error:
+        except REFUSALS as error:
             raise refuse(error) from error
 
     def on_loaded(wanted: Recipe, *values: object) -> Iterator[tuple]:
@@ -182,7 +182,7 @@ def downloads(prefix: str, session: gr.State, engine: Engine) -> None:
             try:
                 make_file = (session or Session()).file
                 return engine.aside(make_file, kind) if kind in MOVING else make_file(kind)
-            except ValueError as error:
+            except REFUSALS as error:
                 raise refuse(error) from error
             except OSError as error:
                 raise refuse(RecipeError(unwritten(error))) from error
