@@ -6,7 +6,6 @@ import random
 import gradio as gr
 import torch
 
-from dd.cells import SettingsError
 from dd.checkpoints import CheckpointError, temperature
 from dd.data import LABELS
 from dd.images import ImageError
@@ -14,6 +13,7 @@ from dd.models import Models
 from dd.processes import OWN_NETWORK, REGISTRY, suits, traits
 from dd.recipe import TEMPERATURES, Lane, Recipe, RecipeError
 from dd.samplers import grids, time_grid
+from dd.triangle.cells import SettingsError
 
 REFUSALS = (RecipeError, CheckpointError, ImageError, SettingsError)  # which say what was wrong; others are bugs
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}

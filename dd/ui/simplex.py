@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dd.cells import Cell, SettingsError, Theory
-from dd.simplex import (
+from dd.triangle.cells import Cell, SettingsError, Theory
+from dd.triangle.simulation import (
     ALPHA,
     DIFFUSIONS,
     MAX_PARTICLES,

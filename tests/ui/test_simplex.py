@@ -7,7 +7,7 @@ import gradio as gr
 import numpy as np
 import pytest
 
-from dd.simplex import MAX_PARTICLES, Settings, simulate
+from dd.triangle.simulation import MAX_PARTICLES, Settings, simulate
 from dd.ui.simplex import DIRECTIONS, encode, show
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench.simplex import measure
-from dd.simplex import DIFFUSIONS
+from dd.triangle.simulation import DIFFUSIONS
 from dd.ui import simplex as tab
 from dd.ui.engine import Engine
 

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dd.diffusions import simulated_information
 from dd.moments import corner_entropy, corner_moments, dirichlet_entropy
 from dd.processes.dirichlet import frozen_step
+from dd.triangle.diffusions import simulated_information
 from dd.wright_fisher import WrightFisher
 
 
 class StickBreaking:
-    """The diffusion as `dd.diffusions.Diffusion`; alpha: (3,) concentrations."""
+    """The diffusion as `dd.triangle.diffusions.Diffusion`; alpha: (3,) concentrations."""
 
     name = "Stick-breaking Jacobi"
     step_name, detail = "Beta step on every stick", ""

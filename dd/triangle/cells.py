@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dd.diffusions import Diffusion, clock
 from dd.moments import stationary
 from dd.processes.base import draw
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import replicator
 from dd.processes.gaussian import Gaussian
+from dd.triangle.diffusions import Diffusion, clock
 
 D3PM_SAMPLERS = {"native": "ancestral jumps"}
 GAUSSIAN_SAMPLERS = {"native": "DDPM ancestral step", "euler": "Euler-Maruyama", "ode": "DDIM"}

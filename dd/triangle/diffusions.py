@@ -5,7 +5,7 @@ probability flow are therefore always (docs/math.md)
 
     f + D grad log rho        "mutation + selection"            and        1/2 D grad log rho.
 
-Wright-Fisher is here; dd.stick_breaking and dd.bakosi have the others, dd.simplex the list of all.
+Wright-Fisher is here; stick_breaking and bakosi have the others, simulation the list of all.
 """
 
 from functools import lru_cache

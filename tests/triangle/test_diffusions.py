@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dd.moments import stationary
-from dd.simplex import DIFFUSIONS
-from tests.triangle import UNEQUAL, Z
+from dd.triangle.simulation import DIFFUSIONS
+from tests.triangle.toys import UNEQUAL, Z
 
 
 @pytest.mark.parametrize("make", DIFFUSIONS.values())

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from dd.cells import DiffusionCell
-from dd.diffusions import NeutralWrightFisher
-from dd.simplex import DIFFUSIONS, PROCESSES, Settings, barycentric
-from tests.triangle import UNEQUAL, cell_of, interior
+from dd.triangle.cells import DiffusionCell
+from dd.triangle.diffusions import NeutralWrightFisher
+from dd.triangle.simulation import DIFFUSIONS, PROCESSES, Settings, barycentric
+from tests.triangle.toys import UNEQUAL, cell_of, interior
 
 
 @pytest.mark.parametrize("name", ["D3PM uniform", "D3PM absorbing"])

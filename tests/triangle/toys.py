@@ -2,9 +2,9 @@
 
 import torch
 
-from dd.cells import Cell
 from dd.moments import stationary
-from dd.simplex import PROCESSES, Settings
+from dd.triangle.cells import Cell
+from dd.triangle.simulation import PROCESSES, Settings
 
 UNEQUAL = (0.6, 1.0, 2.0)
 WEIGHTS = (0.5, 0.3, 0.2)

@@ -1,6 +1,6 @@
 """Runs of one cell of three categories on the triangle: what can be chosen, and the paths that come of it.
 
-The processes themselves are dd.cells (what is shown of each) and, for diffusions of the triangle, dd.diffusions.
+The processes themselves are in cells (what is shown of each) and, for diffusions of the triangle, in diffusions.
 """
 
 from collections.abc import Callable
@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dd.bakosi import BakosiRistorcelli
-from dd.cells import (
+from dd.processes.base import draw
+from dd.triangle.bakosi import BakosiRistorcelli
+from dd.triangle.cells import (
     D3PM_SAMPLERS,
     GAUSSIAN_SAMPLERS,
     Cell,
@@ -22,9 +23,8 @@ from dd.cells import (
     SettingsError,
     diffusion_samplers,
 )
-from dd.diffusions import Diffusion, NeutralWrightFisher
-from dd.processes.base import draw
-from dd.stick_breaking import StickBreaking
+from dd.triangle.diffusions import Diffusion, NeutralWrightFisher
+from dd.triangle.stick_breaking import StickBreaking
 
 SAMPLERS = ("native", "euler", "ode")
 ALPHA = (0.1, 5.0)  # concentrations offered

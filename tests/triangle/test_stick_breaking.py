@@ -3,7 +3,7 @@
 import torch
 
 from dd.moments import stationary
-from dd.stick_breaking import from_sticks, to_sticks
+from dd.triangle.stick_breaking import from_sticks, to_sticks
 
 
 def test_sticks_are_inverted(generator):

@@ -31,7 +31,7 @@ from scipy.sparse import csr_matrix, identity
 from scipy.special import gammaln
 from torch import Tensor
 
-from dd.stick_breaking import beta_step
+from dd.triangle.stick_breaking import beta_step
 
 _N = 84  # draws: lattice points per side, minus one; halved for the extrapolation
 _TAUS = 44
@@ -43,7 +43,7 @@ NO_FLOW = (
 
 
 class BakosiRistorcelli:
-    """The diffusion as `dd.diffusions.Diffusion`; alpha: (3,) concentrations."""
+    """The diffusion as `dd.triangle.diffusions.Diffusion`; alpha: (3,) concentrations."""
 
     name = "Bakosi-Ristorcelli"
     step_name = "Beta steps on the pairs (1,3) and (2,3), Strang splitting"

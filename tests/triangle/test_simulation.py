@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from dd.simplex import (
+from dd.triangle.simulation import (
     PROCESSES,
     Settings,
     barycentric,
@@ -14,7 +14,7 @@ from dd.simplex import (
     sampler_names,
     simulate,
 )
-from tests.triangle import UNEQUAL, WEIGHTS, Z, cell_of, interior
+from tests.triangle.toys import UNEQUAL, WEIGHTS, Z, cell_of, interior
 
 BIAS = {"native": 0.006, "euler": 0.015, "ode": 0.006}  # of 96 steps; nothing is allowed where a path is exact
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dd.bakosi import BakosiRistorcelli
+from dd.triangle.bakosi import BakosiRistorcelli
 
 
 def test_moran_chain_has_the_moments_of_the_linear_ode():
