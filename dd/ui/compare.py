@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import gradio as gr
 
+from dd import results
 from dd.models import Models
 from dd.processes import OWN_NETWORK
-from dd.recipe import MAX_LANES, Lane, Recipe, RecipeError, sampling_schedule, temperature_of
-from dd.results import find_bound, find_samples, read
+from dd.recipe import MAX_LANES, Lane, Recipe, RecipeError, sampling_schedule
 from dd.runs import Run
-from dd.samplers import EVERYWHERE, steps_for
+from dd.samplers import EVERYWHERE
 from dd.ui import explorer, transport
 from dd.ui.controls import (
     QUIET,
@@ -36,7 +36,7 @@ INTRO = (
     "before for exactly these settings. What belongs to one process alone (eta, time dilation) is on Generate."
 )
 DEFAULT = ["dirichlet/dirichlet", "d3pm-absorbing/ancestral", "d3pm-uniform/ancestral", "gaussian/ddpm"]
-HEADERS = ["Lane", "Calls", "Seconds", "Bound, nats per image", "FID (floor; samples)", "Class accuracy"]
+HEADERS = ["Lane", "Calls", "Seconds", "Bound, nats per image (images)", "FID (floor; samples)", "Class accuracy"]
 NOTE = (
     "Seconds are this run's, every lane with its share of the network's time. The rest was measured before, of these "
     "weights: the bound on -log p without a class and at temperature 1, which belongs to the process or, for samplers "
@@ -109,7 +109,7 @@ def build(models: Models, engine: Engine) -> None:
         """The table of a finished run."""
         if session is None or session.run is None or not session.run.finished:
             return ""
-        records = read()
+        records = results.read()
         lanes = (_row(session.run, i, records) for i in range(len(session.run.networks)))
         rows = [HEADERS, ["---"] * len(HEADERS), *lanes]
         note = f"{NOTE} {_where_measured(session.run, records)}"
@@ -127,8 +127,7 @@ def build(models: Models, engine: Engine) -> None:
 
 def _where_measured(run: Run, records: list[dict]) -> str:
     """At what numbers of calls there are samples to compare with."""
-    own = {network.sha256 for network in run.networks}
-    calls = sorted({r["calls"] for r in records if r["kind"] == "samples" and r["sha256"] in own})
+    calls = results.sampled_calls(records, {network.sha256 for network in run.networks})
     if not calls:
         return f"No samples of {run.recipe.checkpoint} are in this table; its model card (About) has what was measured."
     return f"Samples of {run.recipe.checkpoint} were measured at {', '.join(map(str, calls))} calls, not of every lane."
@@ -153,22 +152,15 @@ def _has_temperature(pairs: list[str] | None) -> bool:
 
 def _row(run: Run, i: int, records: list[dict]) -> list[str]:
     """How long a lane took, and what is stored of exactly its settings; "not measured" where there is nothing."""
-    made, lane, sha256 = run.recipe, run.recipe.lanes[i], run.networks[i].sha256
-    steps = steps_for(made.steps, lane.method)
-    temperature, tilt = temperature_of(made.temperature, made.tilt, lane.process)
-    setting = lane.process, lane.method, steps, lane.schedule, made.guidance, temperature, tilt
-    stored = find_samples(records, sha256, *setting) or {}
-    all_classes = made.label == "each" or not run.config["network"]["classes"]
-    stored = stored if all_classes and not lane.options else {}
-    bound = find_bound(records, sha256, lane.process, lane.method) or {}
-    seconds = sum(views[i].milliseconds for views in run.views) / 1000
+    stored, seconds = run.stored(i, records), sum(views[i].milliseconds for views in run.views) / 1000
 
     def show(known: dict, *keys: str, form: str) -> str:
         values = [known.get(key) for key in keys]
         return "not measured" if None in values else form.format(*values)
 
     return [
-        title(lane), str(run.views[-1][i].calls), f"{seconds:.2f}", show(bound, "nll_nats", form="{:.2f}"),
-        show(stored, "fid", "fid_floor", "images", form="{:,.2f} ({:,.2f}; {:,})"),
+        title(run.recipe.lanes[i]), str(run.views[-1][i].calls), f"{seconds:.2f}",
+        show(stored["bound"] or {}, "nats", "stderr", "images", form="{:.2f} ± {:.2f} ({:,})"),
+        show(stored, "fid", "fid_floor", "samples", form="{:,.2f} ({:,.2f}; {:,})"),
         show(stored, "accuracy", form="{:.1%}"),
     ]  # fmt: skip
