@@ -224,6 +224,7 @@ def test_lanes_that_another_data_set_has_are_kept_and_a_race_of_ddpms_has_no_tem
     set_slider(page, "Network calls", 4)
     page.click("#compare-run")
     wait_done(page, "compare-player")
+    assert page.locator("#compare-player .dd-curve *").count() == 0, "a curve of entropies that there are none of"
     add_lane(page, "D3PM, uniform · Ancestral")
     temperature.wait_for()
     add_lane(page, "Multinomial · Ancestral")
