@@ -36,6 +36,7 @@ INTRO = (
     "before for exactly these settings. What belongs to one process alone (eta, time dilation) is on Generate."
 )
 DEFAULT = ["dirichlet/dirichlet", "d3pm-absorbing/ancestral", "d3pm-uniform/ancestral", "gaussian/ddpm"]
+CALLS = 100  # of the network, to begin with; of other data at most as many, if those that are set were not measured
 HEADERS = ["Lane", "Calls", "Seconds", "Bound, nats per image (images)", "FID (floor; samples)", "Class accuracy"]
 NOTE = (
     "Seconds are this run's, every lane with its share of the network's time. The rest was measured before, of these "
@@ -63,7 +64,7 @@ def build(models: Models, engine: Engine) -> None:
                 label="Lanes", info="Two to four, each a process and a sampler.",
             )  # fmt: skip
             calls = gr.Slider(
-                4, 250, 100, step=1, label="Network calls",
+                4, 250, CALLS, step=1, label="Network calls",
                 info="For every lane; samplers with two calls a step take half as many steps. Guidance comes on top.",
             )  # fmt: skip
             images = gr.Slider(1, 36, 9, step=1, label="Images", info="In every lane.")
@@ -116,6 +117,7 @@ def build(models: Models, engine: Engine) -> None:
         return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note}"
 
     model.input(lambda *chosen: _lanes(models, *chosen), [model, lanes], lanes, queue=False, **QUIET)
+    model.input(lambda *chosen: _calls(models, *chosen), [model, calls], calls, queue=False, **QUIET)
     lanes.change(lambda pairs: gr.Slider(visible=_has_temperature(pairs)), lanes, temperature, queue=False, **QUIET)
     form = transport.Form("Compare", controls, to_recipe, fill)
     events = transport.connect(buttons, load, stage, session, form, models, engine)
@@ -143,6 +145,14 @@ def _lanes(models: Models, model: str, pairs: list[str] | None) -> gr.Dropdown:
     choices = lane_choices(models, model)
     known = [pair for pair in pairs or [] if pair in [value for _, value in choices]]
     return gr.Dropdown(choices, value=known if len(known) > 1 else DEFAULT)
+
+
+def _calls(models: Models, model: str, calls: float) -> int | dict:
+    """The network calls for a model just chosen: as they are if it has samples of so many or of no number up to CALLS,
+    else the most of those that it has, so that the table has figures."""
+    measured = results.sampled_calls(results.read(), {models.sha256(model)})
+    most = max((n for n in measured if n <= CALLS), default=None)
+    return gr.skip() if most is None or calls in measured else most
 
 
 def _has_temperature(pairs: list[str] | None) -> bool:

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import gradio as gr
 import pytest
 
 from dd import results
@@ -87,3 +88,32 @@ def test_what_was_measured_at_another_setting_is_not_measured_here(models: Model
 def test_the_table_says_how_many_images_a_bound_is_of(models: Models):
     assert "Bound, nats per image (images)" in compare.HEADERS
     assert len(compare.HEADERS) == len(rows(models)[0])
+
+
+SKIPPED = gr.skip()
+
+
+@pytest.mark.parametrize(
+    ("measured", "set_to", "becomes"),
+    [
+        ((10, 50), 100, 50),
+        ((10, 50), 60, 50),
+        ((50, 100, 250), 60, 100),
+        ((10, 50), 10, SKIPPED),
+        ((10, 50), 50.0, SKIPPED),
+        ((50, 250), 250, SKIPPED),
+        ((250,), 100, SKIPPED),
+        ((), 100, SKIPPED),
+    ],
+)
+def test_other_data_begin_at_calls_that_were_measured(
+    models: Models, monkeypatch: pytest.MonkeyPatch, measured: tuple[int, ...], set_to: float, becomes: object
+):
+    of = {"kind": "samples", "sha256": models.get("tiny").sha256}
+    others = {"kind": "samples", "sha256": "0" * 64, "calls": set_to}, {"kind": "bound", "sha256": of["sha256"]}
+    monkeypatch.setattr(results, "read", lambda: [*others, *(of | {"calls": n} for n in measured)])
+    assert compare._calls(models, "tiny", set_to) == becomes
+
+
+def test_a_model_whose_weights_cannot_be_read_leaves_the_calls(models: Models):
+    assert compare._calls(models, "nowhere", 7) == SKIPPED
