@@ -53,6 +53,13 @@ class Models:
             raise RecipeError(f"choose a model by its name, not {str(name)[:40]!r}")
         return checkpoints.read_config(self.root / name)
 
+    def sha256(self, name: str) -> str:
+        """Of its weights, which are not loaded for it; empty where there are none that can be read."""
+        try:
+            return checkpoints.sha256(self.root / name / "model.safetensors")
+        except OSError:
+            return ""
+
     def get(self, name: str) -> Checkpoint:
         if name not in self.names():
             known = ", ".join(self.names()) or f"none: {self.root} is empty, see README"

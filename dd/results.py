@@ -66,6 +66,11 @@ def find_bound(records: list[dict[str, Any]], sha256: str, process: str, sampler
     return _best(records, {"kind": kind, "sha256": sha256, "process": process})
 
 
+def sampled_calls(records: list[dict[str, Any]], hashes: set[str]) -> list[int]:
+    """The numbers of network calls at which samples of these weights were measured, whatever the process, in order."""
+    return sorted({r["calls"] for r in records if r["kind"] == "samples" and r["sha256"] in hashes})
+
+
 def _best(records: list[dict[str, Any]], wanted: dict[str, Any]) -> dict[str, Any] | None:
     """The matching record of most images, the test split before the held-out one, the latest of equals."""
     found = [r for r in records if matches(r, wanted)]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from dd import results
 from dd.checkpoints import Checkpoint
 from dd.data import grid_of
 from dd.looks import masked
@@ -124,17 +125,36 @@ class Run:
         return max(self._steps()) + 1
 
     def measured(self) -> list[dict[str, Any]]:
-        """Of every lane, step by step: t, network calls so far, entropy in bits a cell, milliseconds."""
-        out = []
-        for lane, views in zip(self.recipe.lanes, zip(*self.views, strict=True), strict=True):
+        """Of every lane, step by step: t, network calls so far, entropy in bits a cell, milliseconds. Beside them the
+        hash of the network that answered it, and what was measured of that setting before (`stored`)."""
+        records, out = results.read(), []
+        for i, (lane, views) in enumerate(zip(self.recipe.lanes, zip(*self.views, strict=True), strict=True)):
             steps = {
                 "t": [round(view.t, 6) for view in views],
                 "calls": [view.calls for view in views],
                 "entropy": [None if view.entropy is None else round(view.entropy, 6) for view in views],
                 "milliseconds": [round(view.milliseconds, 1) for view in views],
             }
-            out.append({"process": lane.process, "method": lane.method} | steps)
+            known = {"sha256": self.networks[i].sha256, "stored": self.stored(i, records)}
+            out.append({"process": lane.process, "method": lane.method} | steps | known)
         return out
+
+    def stored(self, i: int, records: list[dict[str, Any]]) -> dict[str, Any]:
+        """What the records have of lane i, of these weights: its bound (nats per image, standard error, images; without
+        a class and at temperature 1) and, of samples of all classes at exactly its setting, FID, the floor of that, how
+        many there were, class accuracy. None: not measured."""
+        made, lane, sha256 = self.recipe, self.recipe.lanes[i], self.networks[i].sha256
+        bound = results.find_bound(records, sha256, lane.process, lane.method)
+        if bound is not None:
+            bound = {"nats": bound["nll_nats"], "stderr": bound["nll_stderr"], "images": bound["images"]}
+        samples = None
+        all_classes = made.label == "each" or not self.config["network"]["classes"]
+        if all_classes and not lane.options and made.given is None:
+            temperature = temperature_of(made.temperature, made.tilt, lane.process)
+            setting = lane.process, lane.method, self._steps()[i], lane.schedule, made.guidance, *temperature
+            samples = results.find_samples(records, sha256, *setting)
+        keys = {"fid": "fid", "fid_floor": "fid_floor", "samples": "images", "accuracy": "accuracy"}
+        return {"bound": bound} | {name: (samples or {}).get(key) for name, key in keys.items()}
 
     def advance(self) -> list[View] | None:
         """One reverse step of every lane, or None at the end. Safe to call from several threads, one at a time."""

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import Image, ImageDraw, ImageSequence
 
-from dd import export
+from dd import export, results
 from dd.models import Models
 from dd.recipe import Lane, Recipe, RecipeError
 from dd.runs import Run
@@ -55,6 +56,84 @@ def test_lanes_are_named_in_their_files(models):
     for half in np.array_split(heading, 2, axis=1):
         assert (half < 128).any(), "no name"
     assert not np.array_equal(*(half[:, :120] for half in np.array_split(heading, 2, axis=1)))
+
+
+def test_the_recipe_of_a_run_has_what_is_stored_of_its_lanes_and_runs_again(models, tmp_path, monkeypatch):
+    sha256 = models.get("tiny").sha256
+    record = {"kind": "bound", "sha256": sha256, "process": "dirichlet", "split": "test", "images": 500}
+    monkeypatch.setattr(results, "read", lambda: [record | {"nll_nats": 61.5, "nll_stderr": 0.25}])
+    run = Run(dataclasses.replace(BASE, lanes=(Lane(), Lane("gaussian", "ddim")), equal_calls=True), models)
+    run.exhaust()
+    export.write(run, tmp_path / "a.json")
+    text = (tmp_path / "a.json").read_text()
+    first, second = json.loads(text)["measured"]
+    assert first["sha256"] == second["sha256"] == sha256
+    assert first["stored"]["bound"] == {"nats": 61.5, "stderr": 0.25, "images": 500}
+    assert second["stored"] == dict.fromkeys(("bound", "fid", "fid_floor", "samples", "accuracy"))
+    again = Run(Recipe.from_json(text), models)
+    assert again.recipe == run.recipe
+    assert all(torch.equal(*pair) for pair in zip(again.exhaust(), run.cells, strict=True))
+
+
+@pytest.fixture
+def written(monkeypatch) -> list[tuple[float, float, str]]:
+    """What is written in pictures: left and right edge in pixels, text."""
+    found, draw = [], ImageDraw.ImageDraw.text
+
+    def text(self, xy, text, fill, font):
+        found.append((xy[0], xy[0] + font.getlength(text), text))
+        return draw(self, xy, text, fill, font)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    return found
+
+
+FOUR = (Lane(), Lane("d3pm-absorbing", "ancestral"), Lane("d3pm-gaussian", "ancestral"), Lane("gaussian", "ddim"))
+
+
+def test_an_animation_of_lanes_says_their_times_and_entropies(models, tmp_path, written):
+    run = Run(dataclasses.replace(BASE, lanes=(Lane(), Lane("dirichlet", "heun")), equal_calls=True), models)
+    run.exhaust()
+    export.write(run, tmp_path / "a.webp")
+    said = [text for _, _, text in written]
+    for views in run.views:
+        for view in views:
+            assert f"t = {view.t:.2f}, entropy {view.entropy:.3f} bits" in said
+    assert said.count("dirichlet, heun") == len(run.views) + 1  # once more to find the size
+    assert len({frame.size for frame in frames(tmp_path / "a.webp")}) == 1
+    written.clear()
+    export.write(run, tmp_path / "a.png")
+    assert [text for _, _, text in written] == ["dirichlet, dirichlet", "dirichlet, heun"]
+
+
+def frames(path: Path) -> list[Image.Image]:
+    return [frame.copy() for frame in ImageSequence.Iterator(Image.open(path))]
+
+
+@pytest.mark.parametrize("edge", [560, 200, 120, 90])
+def test_captions_stay_within_their_lanes(models, written, edge):
+    run = Run(dataclasses.replace(BASE, lanes=FOUR, images=1), models)
+    run.exhaust()
+    scale = min(edge, export.MOST_WIDE // 4) // 28
+    image = export.picture(run, 2, guess=False, edge=edge, numbers=True)
+    for i, view in enumerate(run.views[2]):
+        left = i * (28 + export.GAP) * scale
+        own = [w for w in written if left <= w[0] and w[1] <= left + 28 * scale]
+        said = " ".join(text for _, _, text in own)
+        assert f"t = {view.t:.2f}" in said
+        assert f"{view.entropy:.3f} bits" in said
+        assert run.recipe.lanes[i].process[:4] in said
+    lines = len(written) // 4
+    assert image.height == 28 * scale + 2 * export.CAPTION + (lines - 1) * export.LINE
+    assert lines == (2 if edge >= 200 else 3)
+
+
+def test_a_lane_without_an_entropy_has_its_time_alone(models, written):
+    run = Run(dataclasses.replace(BASE, lanes=FOUR[:2]), models)
+    run.exhaust()
+    run.views[2][1] = dataclasses.replace(run.views[2][1], entropy=None)
+    export.picture(run, 2, guess=False, numbers=True)
+    assert [text for _, _, text in written][3:] == [f"t = {run.views[2][1].t:.2f}"]
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.gif", "a.webp", "a.json"])

@@ -18,6 +18,15 @@ def test_the_look_up_prefers_the_test_split_then_more_images():
     assert results.find_bound(records, "a", "p")["nll_nats"] == 2.0
 
 
+def test_the_calls_at_which_samples_of_these_weights_were_measured():
+    samples = {"kind": "samples", "sha256": "a"}
+    records = [samples | {"calls": 50}, samples | {"calls": 10}, samples | {"calls": 50}, {"kind": "time", "calls": 4}]
+    records += [{"kind": "samples", "sha256": "b", "calls": 25}, {"kind": "samples", "sha256": "c", "calls": 7}]
+    assert results.sampled_calls(records, {"a"}) == [10, 50]
+    assert results.sampled_calls(records, {"a", "b"}) == [10, 25, 50]
+    assert results.sampled_calls(records, set()) == []
+
+
 @pytest.mark.parametrize(
     ("figure", "written"),
     [(0.2944, "0.294"), (1.1, "1.10"), (86.31, "86.3"), (99.97, "100"), (1203.74, "1,204"), (11518.2, "11,518")],

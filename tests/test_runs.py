@@ -80,6 +80,48 @@ def test_what_was_measured_is_what_was_shown(models):
         assert found["entropy"][0] > found["entropy"][-1]
 
 
+NOT_MEASURED = dict.fromkeys(("bound", "fid", "fid_floor", "samples", "accuracy"))
+
+
+def of_weights(models: Models) -> list[dict]:
+    """A bound, and samples of one setting: two lanes of which one has two calls a step."""
+    of = {"sha256": models.get("tiny").sha256, "process": "dirichlet", "split": "test", "images": 9}
+    samples = {"kind": "samples", "guidance": 1.0, "temperature": 1.0, "tilt": 0.0, "fid": 1.25, "fid_floor": 0.5}
+    return [
+        of | {"kind": "bound", "nll_nats": 61.5, "nll_stderr": 0.25},
+        of | samples | {"sampler": "heun", "steps": 2, "schedule": "native"},
+        of | samples | {"sampler": "dirichlet", "steps": 4, "schedule": "cosine", "accuracy": 0.75},
+    ]
+
+
+def test_what_is_stored_of_a_lane_is_of_its_weights_and_setting(models):
+    records, lanes = of_weights(models), (Lane(), Lane("dirichlet", "heun"), Lane("gaussian", "ddim"))
+    run = Run(dataclasses.replace(BASE, lanes=lanes, equal_calls=True), models)
+    bound = {"nats": 61.5, "stderr": 0.25, "images": 9}
+    sampled = {"fid": 1.25, "fid_floor": 0.5, "samples": 9}
+    assert run.stored(0, records) == {"bound": bound, **sampled, "accuracy": 0.75}
+    assert run.stored(1, records) == {"bound": None, **sampled, "accuracy": None}  # of its flow no bound
+    assert run.stored(2, records) == NOT_MEASURED
+    others = [record | {"sha256": "0" * 64} for record in records]
+    assert run.stored(0, others) == NOT_MEASURED
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"steps": 5}, {"label": 3}, {"given": Given(stripes(), t=0.5)}, {"lanes": (Lane(options={"stretch": 2.0}),)}],
+)
+def test_samples_of_another_setting_are_not_stored_of_this_one(models, changes):
+    found = Run(dataclasses.replace(BASE, **changes), models).stored(0, of_weights(models))
+    assert found == NOT_MEASURED | {"bound": {"nats": 61.5, "stderr": 0.25, "images": 9}}
+
+
+def test_calls_are_halved_only_where_they_are_to_be_equal(models):
+    lane = dataclasses.replace(BASE, lanes=(Lane("dirichlet", "heun"),))
+    for equal, fid in ((True, 1.25), (False, None)):
+        run = Run(dataclasses.replace(lane, equal_calls=equal), models)
+        assert run.stored(0, of_weights(models))["fid"] == fid
+
+
 def test_a_race_of_two_call_methods_alone_ends_when_they_do(models):
     lanes = (Lane("dirichlet", "heun"), Lane("dirichlet", "langevin"))
     run = Run(dataclasses.replace(BASE, lanes=lanes, equal_calls=True), models)

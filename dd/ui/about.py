@@ -4,7 +4,6 @@ from pathlib import Path
 
 import gradio as gr
 
-from dd import checkpoints
 from dd.checkpoints import ARCHITECTURES
 from dd.models import Models
 from dd.processes import EVERY, suits, traits
@@ -44,7 +43,7 @@ def results(models: Models) -> str:
     architectures = dict.fromkeys(traits(known).architecture for known in EVERY)
     for name in (name for architecture in architectures for name in models.names(architecture)):
         so_far, config = len(rows), models.config(name)
-        sha256 = _hash(models.root / name / "model.safetensors")
+        sha256 = models.sha256(name)
         for process_name in (known for known in EVERY if suits(known, config["data"])):
             made = traits(process_name)
             if made.architecture != config["architecture"]:
@@ -65,14 +64,6 @@ def results(models: Models) -> str:
     head = ["Data", "Process", "Bound, nats per image", *fids, "Floor (samples)", "Accuracy"]
     table = "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
     return table + (f"\n\nNot in this table yet: {', '.join(missing)}; their model cards say more." if missing else "")
-
-
-def _hash(weights: Path) -> str:
-    """Empty where there are no weights, or none that can be read."""
-    try:
-        return checkpoints.sha256(weights)
-    except OSError:
-        return ""
 
 
 def _shown(bound: dict, cells: list[dict | None]) -> list[str]:

@@ -29,7 +29,7 @@ TITLES = {
     "png": "The picture as it is now",
     "gif": "The run as an animation",
     "webp": "The run as an animation, without loss",
-    "json": "Settings, seed and what was measured on the way; Load recipe runs it again",
+    "json": "Settings, seed, what was measured on the way and before; Load recipe runs it again",
     "dice": "Draw another seed",
     "made": "Let the network make a picture to start from",
     "take": "Start from the picture clicked last on the tab Generate",

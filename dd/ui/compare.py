@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import gradio as gr
 
+from dd import results
 from dd.models import Models
 from dd.processes import OWN_NETWORK
-from dd.recipe import MAX_LANES, Lane, Recipe, RecipeError, sampling_schedule, temperature_of
-from dd.results import find_bound, find_samples, read
+from dd.recipe import MAX_LANES, Lane, Recipe, RecipeError, sampling_schedule
 from dd.runs import Run
-from dd.samplers import EVERYWHERE, steps_for
+from dd.samplers import EVERYWHERE
 from dd.ui import explorer, transport
 from dd.ui.controls import (
     QUIET,
@@ -36,7 +36,8 @@ INTRO = (
     "before for exactly these settings. What belongs to one process alone (eta, time dilation) is on Generate."
 )
 DEFAULT = ["dirichlet/dirichlet", "d3pm-absorbing/ancestral", "d3pm-uniform/ancestral", "gaussian/ddpm"]
-HEADERS = ["Lane", "Calls", "Seconds", "Bound, nats per image", "FID (floor; samples)", "Class accuracy"]
+CALLS = 100  # of the network, to begin with; of other data at most as many, if those that are set were not measured
+HEADERS = ["Lane", "Calls", "Seconds", "Bound, nats per image (images)", "FID (floor; samples)", "Class accuracy"]
 NOTE = (
     "Seconds are this run's, every lane with its share of the network's time. The rest was measured before, of these "
     "weights: the bound on -log p without a class and at temperature 1, which belongs to the process or, for samplers "
@@ -63,7 +64,7 @@ def build(models: Models, engine: Engine) -> None:
                 label="Lanes", info="Two to four, each a process and a sampler.",
             )  # fmt: skip
             calls = gr.Slider(
-                4, 250, 100, step=1, label="Network calls",
+                4, 250, CALLS, step=1, label="Network calls",
                 info="For every lane; samplers with two calls a step take half as many steps. Guidance comes on top.",
             )  # fmt: skip
             images = gr.Slider(1, 36, 9, step=1, label="Images", info="In every lane.")
@@ -109,13 +110,14 @@ def build(models: Models, engine: Engine) -> None:
         """The table of a finished run."""
         if session is None or session.run is None or not session.run.finished:
             return ""
-        records = read()
+        records = results.read()
         lanes = (_row(session.run, i, records) for i in range(len(session.run.networks)))
         rows = [HEADERS, ["---"] * len(HEADERS), *lanes]
         note = f"{NOTE} {_where_measured(session.run, records)}"
         return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note}"
 
     model.input(lambda *chosen: _lanes(models, *chosen), [model, lanes], lanes, queue=False, **QUIET)
+    model.input(lambda *chosen: _calls(models, *chosen), [model, calls], calls, queue=False, **QUIET)
     lanes.change(lambda pairs: gr.Slider(visible=_has_temperature(pairs)), lanes, temperature, queue=False, **QUIET)
     form = transport.Form("Compare", controls, to_recipe, fill)
     events = transport.connect(buttons, load, stage, session, form, models, engine)
@@ -127,8 +129,7 @@ def build(models: Models, engine: Engine) -> None:
 
 def _where_measured(run: Run, records: list[dict]) -> str:
     """At what numbers of calls there are samples to compare with."""
-    own = {network.sha256 for network in run.networks}
-    calls = sorted({r["calls"] for r in records if r["kind"] == "samples" and r["sha256"] in own})
+    calls = results.sampled_calls(records, {network.sha256 for network in run.networks})
     if not calls:
         return f"No samples of {run.recipe.checkpoint} are in this table; its model card (About) has what was measured."
     return f"Samples of {run.recipe.checkpoint} were measured at {', '.join(map(str, calls))} calls, not of every lane."
@@ -146,6 +147,14 @@ def _lanes(models: Models, model: str, pairs: list[str] | None) -> gr.Dropdown:
     return gr.Dropdown(choices, value=known if len(known) > 1 else DEFAULT)
 
 
+def _calls(models: Models, model: str, calls: float) -> int | dict:
+    """The network calls for a model just chosen: as they are if it has samples of so many or of no number up to CALLS,
+    else the most of those that it has, so that the table has figures."""
+    measured = results.sampled_calls(results.read(), {models.sha256(model)})
+    most = max((n for n in measured if n <= CALLS), default=None)
+    return gr.skip() if most is None or calls in measured else most
+
+
 def _has_temperature(pairs: list[str] | None) -> bool:
     """Whether any of the lanes has one: a network that regresses intensities has none."""
     return not pairs or any(_lane(pair).process not in OWN_NETWORK for pair in pairs)
@@ -153,22 +162,15 @@ def _has_temperature(pairs: list[str] | None) -> bool:
 
 def _row(run: Run, i: int, records: list[dict]) -> list[str]:
     """How long a lane took, and what is stored of exactly its settings; "not measured" where there is nothing."""
-    made, lane, sha256 = run.recipe, run.recipe.lanes[i], run.networks[i].sha256
-    steps = steps_for(made.steps, lane.method)
-    temperature, tilt = temperature_of(made.temperature, made.tilt, lane.process)
-    setting = lane.process, lane.method, steps, lane.schedule, made.guidance, temperature, tilt
-    stored = find_samples(records, sha256, *setting) or {}
-    all_classes = made.label == "each" or not run.config["network"]["classes"]
-    stored = stored if all_classes and not lane.options else {}
-    bound = find_bound(records, sha256, lane.process, lane.method) or {}
-    seconds = sum(views[i].milliseconds for views in run.views) / 1000
+    stored, seconds = run.stored(i, records), sum(views[i].milliseconds for views in run.views) / 1000
 
     def show(known: dict, *keys: str, form: str) -> str:
         values = [known.get(key) for key in keys]
         return "not measured" if None in values else form.format(*values)
 
     return [
-        title(lane), str(run.views[-1][i].calls), f"{seconds:.2f}", show(bound, "nll_nats", form="{:.2f}"),
-        show(stored, "fid", "fid_floor", "images", form="{:,.2f} ({:,.2f}; {:,})"),
+        title(run.recipe.lanes[i]), str(run.views[-1][i].calls), f"{seconds:.2f}",
+        show(stored["bound"] or {}, "nats", "stderr", "images", form="{:.2f} ± {:.2f} ({:,})"),
+        show(stored, "fid", "fid_floor", "samples", form="{:,.2f} ({:,.2f}; {:,})"),
         show(stored, "accuracy", form="{:.1%}"),
     ]  # fmt: skip

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import gradio as gr
 import pytest
 
 from dd import results
@@ -13,8 +14,8 @@ from dd.runs import Run
 from dd.ui import compare
 
 LANES = (Lane("dirichlet", "dirichlet"), Lane("dirichlet", "heun"))
-BOUND = {"kind": "bound", "split": "test", "images": 9, "nll_nats": 61.5}
-FLOW = BOUND | {"kind": "flow-bound", "nll_nats": 62.25}
+BOUND = {"kind": "bound", "split": "test", "images": 10_000, "nll_nats": 61.5, "nll_stderr": 0.284}
+FLOW = BOUND | {"kind": "flow-bound", "images": 500, "nll_nats": 62.25, "nll_stderr": 0.65}
 CELL = {
     "kind": "samples",
     "split": "test",
@@ -34,13 +35,13 @@ def models(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     models = Models(tiny_root)
     of = {"sha256": models.get("tiny").sha256, "process": "dirichlet"}
     cells = [
-        CELL | {"sampler": "dirichlet", "steps": 4, "schedule": "cosine"},
-        CELL | {"sampler": "heun", "steps": 2, "schedule": "native", "fid": 2.5},
+        CELL | {"sampler": "dirichlet", "steps": 4, "calls": 4, "schedule": "cosine"},
+        CELL | {"sampler": "heun", "steps": 2, "calls": 4, "schedule": "native", "fid": 2.5},
     ]
     file = tmp_path / "results.jsonl"
     file.write_text("\n".join(json.dumps(record | of) for record in [BOUND, FLOW, *cells]))
     records = results.read(file)
-    monkeypatch.setattr(compare, "read", lambda: records)
+    monkeypatch.setattr(results, "read", lambda: records)
     return models
 
 
@@ -49,15 +50,15 @@ def rows(models: Models, **changes: object) -> list[list[str]]:
         Recipe(**{"checkpoint": "tiny", "lanes": LANES, "steps": 4, "images": 2, "equal_calls": True} | changes), models
     )
     run.exhaust()
-    return [compare._row(run, i, compare.read()) for i in range(len(LANES))]
+    return [compare._row(run, i, results.read()) for i in range(len(LANES))]
 
 
 def test_a_lane_s_row_has_its_time_here_and_what_is_stored_of_its_setting(models: Models):
     first, second = rows(models)
     assert first[1] == second[1] == "4"
     assert float(first[2]) > 0
-    assert first[3:] == ["61.50", "1.25 (0.50; 9)", "75.0%"]
-    assert second[3:] == ["62.25", "2.50 (0.50; 9)", "75.0%"]
+    assert first[3:] == ["61.50 ± 0.28 (10,000)", "1.25 (0.50; 9)", "75.0%"]
+    assert second[3:] == ["62.25 ± 0.65 (500)", "2.50 (0.50; 9)", "75.0%"]
 
 
 OTHER_LANES = [
@@ -81,4 +82,38 @@ OTHER_LANES = [
 def test_what_was_measured_at_another_setting_is_not_measured_here(models: Models, changes: dict):
     row = rows(models, **changes)[0]
     assert row[1] == str(changes.get("steps", 4) * (2 if "guidance" in changes else 1))
-    assert row[3:] == ["61.50", "not measured", "not measured"]
+    assert row[3:] == ["61.50 ± 0.28 (10,000)", "not measured", "not measured"]
+
+
+def test_the_table_says_how_many_images_a_bound_is_of(models: Models):
+    assert "Bound, nats per image (images)" in compare.HEADERS
+    assert len(compare.HEADERS) == len(rows(models)[0])
+
+
+SKIPPED = gr.skip()
+
+
+@pytest.mark.parametrize(
+    ("measured", "set_to", "becomes"),
+    [
+        ((10, 50), 100, 50),
+        ((10, 50), 60, 50),
+        ((50, 100, 250), 60, 100),
+        ((10, 50), 10, SKIPPED),
+        ((10, 50), 50.0, SKIPPED),
+        ((50, 250), 250, SKIPPED),
+        ((250,), 100, SKIPPED),
+        ((), 100, SKIPPED),
+    ],
+)
+def test_other_data_begin_at_calls_that_were_measured(
+    models: Models, monkeypatch: pytest.MonkeyPatch, measured: tuple[int, ...], set_to: float, becomes: object
+):
+    of = {"kind": "samples", "sha256": models.get("tiny").sha256}
+    others = {"kind": "samples", "sha256": "0" * 64, "calls": set_to}, {"kind": "bound", "sha256": of["sha256"]}
+    monkeypatch.setattr(results, "read", lambda: [*others, *(of | {"calls": n} for n in measured)])
+    assert compare._calls(models, "tiny", set_to) == becomes
+
+
+def test_a_model_whose_weights_cannot_be_read_leaves_the_calls(models: Models):
+    assert compare._calls(models, "nowhere", 7) == SKIPPED

@@ -224,12 +224,38 @@ def test_lanes_that_another_data_set_has_are_kept_and_a_race_of_ddpms_has_no_tem
     set_slider(page, "Network calls", 4)
     page.click("#compare-run")
     wait_done(page, "compare-player")
+    assert page.locator("#compare-player .dd-curve *").count() == 0, "a curve of entropies that there are none of"
     add_lane(page, "D3PM, uniform · Ancestral")
     temperature.wait_for()
     add_lane(page, "Multinomial · Ancestral")
     choose(page, "Data", "digits")  # which has two of the four
     page.wait_for_timeout(1000)
     assert page.get_by_role("button", name="Remove").locator("visible=true").count() == 2
+
+
+def test_other_data_begin_at_calls_that_were_measured_unless_those_set_were(page):
+    page.get_by_role("tab", name="Compare").click()
+    calls = page.get_by_label("number input for Network calls").locator("visible=true")
+    status, words = page.locator("#compare-player .dd-status"), "settings were changed"
+    assert calls.input_value() == "100"
+    set_slider(page, "Network calls", 25)
+    choose(page, "Data", "fashion")  # measured at 25, too
+    page.wait_for_timeout(1000)
+    assert calls.input_value() == "25"
+    choose(page, "Data", "faces")
+    page.wait_for_function("e => e.value === '50'", arg=calls.element_handle(), timeout=10_000)
+    set_slider(page, "Network calls", 4)
+    set_slider(page, "Images", 1)
+    page.click("#compare-run")
+    wait_done(page, "compare-player")
+    assert words not in status.inner_text()
+    choose(page, "Data", "digits")
+    status.get_by_text(words).wait_for(timeout=10_000)
+    page.wait_for_function("e => e.value === '100'", arg=calls.element_handle(), timeout=10_000)
+    page.click("#compare-run")
+    status.get_by_text("of 100").wait_for(timeout=60_000)
+    assert words not in status.inner_text()
+    page.click("#compare-reset")
 
 
 def add_lane(page, name: str) -> None:

@@ -152,7 +152,10 @@
   // Entropy against t, noise on the left. A dot is where a lane is: one of half as many steps gets ahead.
   function plot(step) {
     const W = curve.clientWidth || 600, H = 140, left = 44, right = W - 32, up = 12, down = H - 34;
-    const lanes = frames[0] ? frames[0].lanes : [], known = frames.filter(Boolean);
+    const { lanes } = frames[step], known = frames.filter(Boolean);
+    views.forEach((view, i) => { view.canvas.style.borderBottomColor = `var(--dd-colour-${i})`; });
+    const shown = lanes.map((_, i) => i).filter((i) => lanes[i].entropy !== null);
+    if (!shown.length) return curve.replaceChildren();  // DDPMs alone
     const top = Math.max(...known.flatMap((m) => m.lanes.map((l) => l.entropy || 0)), 1e-6);
     const px = (t) => left + (right - left) * (1 - t), py = (e) => up + (down - up) * (1 - e / top);
     const grid = (x1, y1, x2, y2) => `<line x1="${x1}" y1="${y1}" x2="${x2}" y2="${y2}" stroke="currentColor" opacity=".25"/>`;
@@ -160,7 +163,6 @@
     let inside = grid(left, up, left, down) + label(left - 6, up + 4, top.toFixed(2), "end") + label(left - 6, down + 4, "0", "end");
     for (const t of [1, 0.5, 0]) inside += grid(px(t), down, px(t), down + 4) + label(px(t), down + 16, t, "middle");
     inside += grid(left, down, right, down) + label((left + right) / 2, H - 4, "t from 1 (noise) to 0; upwards the entropy of the guess, bits a cell", "middle");
-    const shown = lanes.map((_, i) => i).filter((i) => lanes[i].entropy !== null);
     const dots = shown.map((i) => ({ i, x: px(frames[step].lanes[i].t), y: py(frames[step].lanes[i].entropy) }));
     // Numbers stand to the right of their dots, 15 pixels apart where the dots are not.
     const numbers = [...dots].sort((a, b) => a.y - b.y).map(({ i, y }) => ({ i, y }));
@@ -175,7 +177,6 @@
     }
     curve.setAttribute("viewBox", `0 0 ${W} ${H}`);
     curve.innerHTML = inside;
-    views.forEach((view, i) => { view.canvas.style.borderBottomColor = `var(--dd-colour-${i})`; });
   }
 
   function receive() {
