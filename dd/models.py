@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -41,7 +42,8 @@ class Models:
         for folder in sorted(self.root.glob("*/config.json")):
             try:
                 config = checkpoints.read_config(folder.parent)
-            except checkpoints.CheckpointError:
+            except checkpoints.CheckpointError as error:
+                warnings.warn(f"left out: {error}", stacklevel=1)  # of which Python shows the first
                 continue
             if config.get("architecture") == architecture:
                 found.append(folder.parent.name)
