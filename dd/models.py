@@ -51,14 +51,12 @@ class Models:
 
     def config(self, name: str) -> dict[str, Any]:
         """The configuration alone, without loading the weights."""
-        if not isinstance(name, str):
-            raise RecipeError(f"choose a model by its name, not {str(name)[:40]!r}")
-        return checkpoints.read_config(self.root / name)
+        return checkpoints.read_config(self._folder(name))
 
     def sha256(self, name: str) -> str:
         """Of its weights, which are not loaded for it; empty where there are none that can be read."""
         try:
-            return checkpoints.sha256(self.root / name / "model.safetensors")
+            return checkpoints.sha256(self._folder(name) / "model.safetensors")
         except OSError:
             return ""
 
@@ -101,6 +99,11 @@ class Models:
         if "vqvae" not in data:
             return GreyLevels(data["K"], drawings=data["source"] != "folder")
         return decoded(name, data, self.vqvae(data["vqvae"]))
+
+    def _folder(self, name: str) -> Path:
+        if not isinstance(name, str):
+            raise RecipeError(f"choose a model by its name, not {str(name)[:40]!r}")
+        return self.root / name
 
     def _load_vqvae_once(self, name: str) -> Checkpoint:
         checkpoint = checkpoints.load(self.root / name, self.device)

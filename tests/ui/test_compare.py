@@ -9,7 +9,7 @@ import pytest
 
 from dd import results
 from dd.models import Models
-from dd.recipe import Lane, Recipe
+from dd.recipe import Lane, Recipe, RecipeError
 from dd.runs import Run
 from dd.ui import compare
 
@@ -117,3 +117,9 @@ def test_other_data_begin_at_calls_that_were_measured(
 
 def test_a_model_whose_weights_cannot_be_read_leaves_the_calls(models: Models):
     assert compare._calls(models, "nowhere", 7) == SKIPPED
+
+
+@pytest.mark.parametrize("odd", [None, ["tiny"], 7])
+def test_what_is_no_model_s_name_is_refused_with_a_sentence(models: Models, odd: object):
+    with pytest.raises(RecipeError, match="by its name"):
+        compare._calls(models, odd, 7)
