@@ -209,6 +209,7 @@
     mark();
     document.dispatchEvent(new CustomEvent("dd-reset", { detail: { player: props.name } }));
     for (const view of views) view.context.clearRect(0, 0, view.canvas.width, view.canvas.height);
+    curve?.replaceChildren();
     slider.value = 0; slider.disabled = replay.disabled = true;
     status.textContent = props.hint;
     element.dataset.step = ""; element.dataset.done = "";
