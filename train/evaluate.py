@@ -117,7 +117,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         record["fid_split"] = args.split if classified(config) else "all"
         standard = find_judge(config, args, device).standard()
     if "nll" in args.metrics:
-        x0 = load_cells(config, args.split, args.data_root, args.images)
+        x0 = load_cells(config, args.split, args.data_root, args.images, device)
         bound = continuous_bound(process_, checkpoint.network, x0, noise(), args.repeats)
         record |= likelihood(bound, x0[0].numel())
         if isinstance(process_, D3PM):
