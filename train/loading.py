@@ -57,6 +57,17 @@ def _load(data: dict, split: str, root: str | Path, device: torch.device) -> Lab
     return decoded.grids(data, split, root, device) if source in IN_FOLDERS else load(source, split, root)
 
 
+def process_for(checkpoint: Checkpoint, name: str) -> Process:
+    """The process of that name, if the checkpoint's network answers it."""
+    process_, architecture = find_process(name, checkpoint.config), checkpoint.config["architecture"]
+    if process_.architecture != architecture:
+        raise EvaluationError(
+            f"{checkpoint.name} holds {architecture}, but {name} needs an {process_.architecture}; "
+            "give another checkpoint or another --process"
+        )
+    return process_
+
+
 def find_process(name: str, config: dict) -> Process:
     H, W = grid_of(config["data"])
     if not suits(name, config["data"]):

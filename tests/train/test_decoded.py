@@ -10,11 +10,11 @@ import yaml
 from PIL import Image
 
 from dd import checkpoints, perceptual
-from dd.data import load
+from dd.data import load, to_cells
 from dd.device import best_device
 from dd.metrics import frechet_distance
 from tests.tiny import FACES, write_checkpoint, write_faces, write_vqvae
-from train import decoded, denoiser, evaluate, folders, judges, loading, neighbours, pictures, results
+from train import codes, decoded, denoiser, evaluate, folders, judges, loading, neighbours, pictures, results
 from train.pictures import Pictures, find, is_held_out
 
 needs_weights = pytest.mark.skipif(
@@ -163,12 +163,54 @@ def test_neighbours_are_drawn_below_the_samples(root: Path, tmp_path: Path, caps
     argv = [str(root / "faces"), "--data", str(root / "pictures"), "--out", str(out), "--images", "3", "--steps", "2"]
     neighbours.main([*argv, "--json"])
     figures = json.loads(capsys.readouterr().out)
-    assert 0 <= figures["codes_in_common"] < 1
-    assert figures["distance"] > 0
+    assert figures["process"] == "dirichlet"
+    assert 0 <= figures["cells_in_common"] < 1
+    assert 0 < figures["distance_least"] < figures["distance"]
+    assert 0 < figures["distance_kept_apart_least"] < figures["distance_kept_apart"]
     kept_apart = sum(is_held_out(path, 0.3) for path in find(root / "pictures"))
     assert figures["training_grids"] == 2 * (40 - kept_apart)
+    assert figures["grids_kept_apart"] == 2 * kept_apart
     with Image.open(out) as picture:
         assert picture.size == (2 * (3 * 34 - 2), 2 * (4 * 34 - 2))
+    neighbours.main([*argv, "--process", "d3pm-uniform", "--json"])
+    others = json.loads(capsys.readouterr().out)
+    assert others["process"] == "d3pm-uniform"
+    assert others["distance"] != figures["distance"]
+    assert others["distance_kept_apart"] == figures["distance_kept_apart"]
+    for name, words in (("ddpm", "needs an noise-unet"), ("d3pm-gaussian", "codes have none"), ("fog", "fog")):
+        with pytest.raises(SystemExit, match=words):
+            neighbours.main([*argv, "--process", name])
+
+
+def test_cells_learnt_from_and_kept_apart_are_those_of_the_training_with_their_mirror_images(root: Path):
+    """Of codes and of grey levels alike; what a training of codes reads is train.codes' file."""
+    known = codes.encode_folder(root / "faces-vqvae", root / "pictures", 32, mirror=True, device=CPU)
+    kind = decoded.cells_of(of_codes(root), CPU)
+    training, apart = neighbours.learnt_and_apart(of_codes(root), kind, root / "pictures")
+    assert torch.equal(training, known.codes[~known.held_out])
+    assert torch.equal(apart, known.codes[known.held_out])
+    data = {"source": "folder", "held_out": 0.3, "K": 16, "cells": "levels", "grid": [16, 16]}
+    levels = neighbours.learnt_and_apart(data, decoded.cells_of(data, CPU), root / "pictures")
+    for cells, split in zip(levels, ("train", "held-out"), strict=True):
+        images, _ = pictures.greys(pictures.files_of(root / "pictures", split, data), 16, mirror=True)
+        assert torch.equal(cells, to_cells(images.images, 16, "levels", torch.Generator()))
+    with pytest.raises(ValueError, match="on one side of the split"):
+        neighbours.learnt_and_apart(data | {"held_out": 0.0}, decoded.cells_of(data, CPU), root / "pictures")
+
+
+@needs_weights
+def test_samples_of_grey_levels_have_neighbours_too(root: Path, mnist_root: Path, tmp_path: Path, capsys):
+    data = {"source": "folder", "held_out": 0.3, "K": 16, "cells": "levels", "grid": [16, 16]}
+    made = write_checkpoint(tmp_path / "pixels", network=FACES | {"K": 16}, data=data)
+    more = ["--out", str(tmp_path / "out.png"), "--images", "3", "--steps", "2", "--device", "cpu", "--json"]
+    neighbours.main([str(made), "--data", str(root / "pictures"), "--process", "d3pm-gaussian", *more])
+    figures = json.loads(capsys.readouterr().out)
+    assert 0 < figures["distance_least"] <= figures["distance"]
+    assert 0 < figures["cells_in_common"] < 1
+    with Image.open(tmp_path / "out.png") as picture:
+        assert picture.size == (2 * (3 * 18 - 2), 2 * (4 * 18 - 2))
+    with pytest.raises(SystemExit, match="has not learnt from pictures in folders"):
+        neighbours.main([str(write_checkpoint(tmp_path / "digits")), "--data", str(mnist_root), *more])
 
 
 # -- pixels of pictures in folders, and codes of a data set that a classifier knows ------------------------------------
