@@ -18,7 +18,7 @@ from dd import checkpoints, perceptual
 from dd.checkpoints import CheckpointError
 from dd.data import DataError
 from dd.device import best_device, device
-from dd.metrics import frechet_distance
+from dd.metrics import distances, frechet_distance
 from dd.networks.vqvae import VqVae
 from train.cards import fill_metrics
 from train.loop import sentences
@@ -86,8 +86,8 @@ def measure(network: VqVae, pictures: Pictures, size: int, deep: bool = False) -
         if deep and not missing:
             for y, means, places in ((x, real, real_places), (x_hat, rebuilt, rebuilt_places)):
                 found = perceptual.feature_map(y)
-                means.append(found.mean((2, 3)))
-                places.append(F.adaptive_avg_pool2d(found, 3).flatten(1))
+                means.append(found.mean((2, 3)).cpu())  # distances are in float64, which Apple's GPUs lack
+                places.append(F.adaptive_avg_pool2d(found, 3).flatten(1).cpu())
     out: dict[str, float | None] = {k: float(torch.cat(v).mean()) if v else None for k, v in figures.items()}
     p = used / used.sum()
     out |= {
@@ -106,8 +106,8 @@ def measure(network: VqVae, pictures: Pictures, size: int, deep: bool = False) -
 
 def retrieved(originals: Tensor, rebuilt: Tensor) -> float:
     """Share of rebuilt pictures (N, D) whose nearest original (N, D) is their own."""
-    nearest = torch.cat([torch.cdist(part, originals).argmin(1) for part in rebuilt.split(1000)])
-    return float((nearest.cpu() == torch.arange(len(nearest))).float().mean())
+    nearest = torch.cat([distances(part, originals).argmin(1) for part in rebuilt.split(1000)])
+    return float((nearest == torch.arange(len(nearest))).float().mean())
 
 
 @sentences()

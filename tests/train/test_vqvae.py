@@ -455,6 +455,32 @@ def test_retrieval_counts_own_originals():
     assert evaluate_vqvae.retrieved(originals, rebuilt) == 0.5
 
 
+def test_retrieval_tells_apart_what_a_product_of_large_features_rounds_away():
+    originals = 1000 + 0.01 * torch.eye(64)
+    assert evaluate_vqvae.retrieved(originals, originals) == 1.0
+
+
+class InSingle(torch.Tensor):
+    """On a GPU without float64, as Apple's are, until it is brought to the CPU."""
+
+    def cpu(self) -> torch.Tensor:
+        return self.as_subclass(torch.Tensor)
+
+    def double(self) -> torch.Tensor:
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+
+def test_features_are_compared_where_float64_is(trained, monkeypatch):
+    monkeypatch.setattr(perceptual, "why_unavailable", lambda: None)
+    monkeypatch.setattr(perceptual, "lpips_distance", lambda x, y: torch.zeros(len(x)))
+    monkeypatch.setattr(perceptual, "feature_map", lambda x: x.as_subclass(InSingle))
+    with pytest.raises(TypeError, match="float64"):
+        perceptual.feature_map(torch.zeros(2, 3, 8, 8)).mean((2, 3)).double()
+    result = evaluate_vqvae.evaluate(trained / "run" / "checkpoint", trained / "shapes", 32)
+    assert result["fid"] > 0
+    assert 0 <= result["retrieved_by_place"] <= 1
+
+
 @needs_weights
 @pytest.mark.parametrize("command", [evaluate, evaluate_vqvae])
 def test_evaluate_command_prints_one_json_object(trained, capsys, command):
