@@ -1,15 +1,17 @@
 """Model cards: what a checkpoint is, what it learnt from, under what terms; figures only once they are measured."""
 
+import json
 from pathlib import Path
 
-from dd.checkpoints import CheckpointError, write_text
+from dd.checkpoints import CheckpointError, read_config, write_text
 
 BEGIN, END = "<!-- metrics -->", "<!-- /metrics -->"
 UNMEASURED = "Not measured yet."
 MEANING = """\
 size: of the middle squares, in pixels; part: of the folder, as the training divided it; usage: share of the codes that
 occur; fid: to the originals; retrieved: share of rebuilt pictures whose nearest original is their own. Both are in
-SqueezeNet's features, averaged over the picture or place by place."""
+SqueezeNet's features, averaged over the picture or place by place. jpeg, webp: the same pictures as files of at most
+the codes' rate, or of the lowest quality, headers included."""
 
 
 def vqvae_card(config: dict, command: str) -> str:
@@ -56,3 +58,11 @@ def fill_metrics(folder: Path, figures: dict, command: str) -> None:
     table = "\n".join([f"`{command}`", "", "| figure | value |", "|---|---|", *rows, "", MEANING])
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     write_text(path, f"{before}{BEGIN}\n{table}\n{END}{after}")
+
+
+def record_metrics(folder: Path, figures: dict) -> None:
+    """Put them into the configuration too, by part of the data, for the page to read."""
+    config = read_config(folder)
+    kept = {k: v for k, v in figures.items() if k not in ("checkpoint", "part")}
+    config.setdefault("measured", {})[figures["part"]] = kept
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")

@@ -19,7 +19,8 @@ from torchvision import datasets
 from dd import checkpoints, perceptual
 from dd.checkpoints import CheckpointError
 from dd.data import DataError
-from dd.images import ImageError, open_image
+from dd.images import ImageError, at_rate, open_image, to_picture, to_tensor
+from tests.tiny import write_vqvae
 from tests.train.workers import assert_two_workers_train_one_network
 from train import cards, codes, evaluate, evaluate_vqvae, loop, pictures, vqvae
 from train.pictures import Pictures, celeba, files_of, find, split
@@ -494,6 +495,33 @@ def test_evaluate_command_prints_one_json_object(trained, capsys, command):
     card = (folder / "README.md").read_text()
     assert f"| psnr | {result['psnr']:.4g} |" in card
     assert cards.UNMEASURED not in card
+    kept = checkpoints.read_config(folder)["measured"]["all"]
+    assert kept == {k: v for k, v in result.items() if k not in ("checkpoint", "part")}
+
+
+def test_usual_formats_are_measured_beside_the_codes_at_no_more_than_their_rate(root, monkeypatch):
+    monkeypatch.setattr(perceptual, "why_unavailable", lambda: "no weights")
+    loaded, rate = pictures.readable(find(root / "shapes"), 3), 20.0
+    found = evaluate_vqvae.usual_formats(loaded, 32, rate)
+    squares = [to_picture(x) for x in loaded.whole(range(24), 32)]
+    for name, prefix in (("JPEG", "jpeg_"), ("WEBP", "webp_")):
+        rates = [at_rate(square, name, rate)[1] for square in squares]
+        assert max(rates) <= rate
+        assert found[prefix + "bits_per_pixel"] == pytest.approx(np.mean(rates))
+        assert found[prefix + "lpips"] is None
+    x, y = loaded.whole(range(24), 32), [to_tensor(at_rate(square, "WEBP", rate)[0]) for square in squares]
+    psnr = perceptual.psnr(torch.cat(y), x)
+    assert found["webp_psnr"] == pytest.approx(float(psnr.mean()), abs=1e-3)
+    lower = evaluate_vqvae.usual_formats(loaded, 32, 1.0)
+    assert lower["webp_psnr"] < found["webp_psnr"]
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_usual_formats_are_of_colour_pictures_alone(root, monkeypatch, colours):
+    monkeypatch.setattr(perceptual, "why_unavailable", lambda: "no weights")
+    folder = write_vqvae(root / "made", colours=colours)
+    result = evaluate_vqvae.evaluate(folder, root / "shapes", 32)
+    assert ("jpeg_psnr" in result) == ("webp_psnr" in result) == (colours == 3)
 
 
 def test_card_claims_nothing_before_it_is_measured(trained):
