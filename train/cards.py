@@ -25,6 +25,7 @@ def vqvae_card(config: dict, command: str) -> str:
     only = "; the decoder alone, its codes are those of the CHECKPOINT" if config.get("learn") == "decoder" else ""
     celeba = config["data"]["source"] == "celeba"
     apart = "of CelebA's own validation part" if celeba else "by a hash of the file name"
+    time = f"{trained['minutes']} minutes on {trained['device']}"
     return f"""---
 license: {config["card"].get("license", "other")}
 tags: [vq-vae, image-reconstruction]
@@ -37,14 +38,14 @@ A VQ-VAE of the Dirichlet Diffusion project: {"grey" if network["colours"] == 1 
 - Data: {config["card"]["data"]}; {trained["pictures"]} to learn from, others held out {apart}.
 - Terms of the data: {config["card"]["terms"]}. The weights were learnt from it and are for use under the same terms.
 - Command: `{command}`
-- Trained for {trained["steps"]} steps, {trained["minutes"]} minutes, seed {trained["seed"]}{only}.
+- Trained for {trained["steps"]} steps, {time}, seed {trained["seed"]}{only}.
 
 ## Figures
 {BEGIN}
 {UNMEASURED}
 {END}
 
-Limits: a small network, trained for minutes on a CPU: what is fine, or rare in its data, suffers first.
+Limits: a small network and a short training: what is fine, or rare in its data, suffers first.
 """
 
 

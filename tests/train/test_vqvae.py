@@ -530,6 +530,10 @@ def test_card_claims_nothing_before_it_is_measured(trained):
     assert cards.UNMEASURED in card
     assert "made-up shapes" in card
     assert "Trained for 12 steps" in card
+    device = checkpoints.read_config(folder)["trained"]["device"]
+    assert f" minutes on {device}, seed 0" in card
+    assert "CPU" in device
+    assert "CPU" not in card.replace(device, "")
     assert str(trained) not in card
     assert str(trained) not in (folder / "config.json").read_text()
     for psnr in (20.0, 21.0):  # measured again, figures are replaced
