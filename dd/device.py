@@ -84,6 +84,14 @@ def device(name: str) -> torch.device:
         raise ValueError(f"there is no device {name!r} here: {str(error).splitlines()[0]}") from error
 
 
+def device_name(device: torch.device) -> str:
+    """For who reads of a training: the model of a GPU where torch knows it, the threads of a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    n = torch.get_num_threads()
+    return f"{n} CPU thread{'s' * (n > 1)}" if device.type == "cpu" else device.type.upper()
+
+
 def best_device() -> torch.device:
     """The accelerator if there is one, else the CPU."""
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None

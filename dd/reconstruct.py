@@ -10,12 +10,16 @@ from PIL import Image
 from torch import Tensor
 
 from dd import perceptual
+from dd.checkpoints import Checkpoint
 from dd.device import autocast
 from dd.images import ImageError, at_rate, crop, fit, to_picture, to_tensor
 from dd.networks.vqvae import VqVae
 
 SMALLEST, LARGEST = 16, 768  # pixels a side
 WHITE = 0.25  # error from which the map of errors is white
+CODES = "VQ-VAE codes"
+FIGURES = ("bits_per_pixel", "psnr", "ssim", "lpips")
+PREFIXES = {CODES: "", "JPEG": "jpeg_", "WebP": "webp_"}  # of measured figures, by the way to store a picture
 FRAMINGS = {"crop": "the middle square", "fit": "the whole picture on grey", "keep": "the whole picture, its own shape"}
 
 
@@ -28,6 +32,15 @@ class Quality:
     psnr: float
     ssim: float
     lpips: float | None
+
+
+@dataclass(frozen=True)
+class Averages:
+    """Over so many pictures of size x size pixels that a VQ-VAE has not learnt from: of its codes, of JPEG and WebP."""
+
+    images: int
+    size: int
+    ways: list[Quality]
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,7 @@ def rebuild(network: VqVae, image: Image.Image) -> Rebuilt:
     seconds = time.perf_counter() - start
     rebuilt = (x_hat.float() * 255).round() / 255
     rate = network.bits_per_pixel() * codes.numel() * network.factor**2 / x[0, 0].numel()  # with the padding's codes
-    return Rebuilt(x, rebuilt, codes[0], _quality("VQ-VAE codes", rate, rebuilt, x), seconds)
+    return Rebuilt(x, rebuilt, codes[0], _quality(CODES, rate, rebuilt, x), seconds)
 
 
 def rivals(image: Image.Image, bits_per_pixel: float) -> list[Quality]:
@@ -81,6 +94,18 @@ def rivals(image: Image.Image, bits_per_pixel: float) -> list[Quality]:
         coded, rate = at_rate(image, codec, bits_per_pixel)
         out.append(_quality(name, rate, to_tensor(coded), x))
     return out
+
+
+def held_out_averages(checkpoint: Checkpoint) -> Averages | None:
+    """What `python -m train.evaluate_vqvae --part held-out --card` has left in the configuration; None where it has
+    measured other weights, or not everything."""
+    found = checkpoint.config.get("measured", {}).get("held-out", {})
+    known = [found.get(prefix + figure) for prefix in PREFIXES.values() for figure in FIGURES]
+    if found.get("sha256") != checkpoint.sha256 or None in known:
+        return None
+    n = len(FIGURES)
+    ways = [Quality(name, *known[n * i : n * (i + 1)]) for i, name in enumerate(PREFIXES)]
+    return Averages(found["images"], found["size"], ways)
 
 
 def _quality(name: str, bits_per_pixel: float, x_hat: Tensor, x: Tensor) -> Quality:

@@ -37,6 +37,16 @@ def evidence(n: int, K: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(n, K, 12, 12, generator=torch.Generator().manual_seed(n)), torch.arange(n) % 11
 
 
+def test_a_device_is_named_as_a_card_may_say_it(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    assert device.device_name(CPU) == "1 CPU thread"
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert device.device_name(CPU) == "2 CPU threads"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda which: f"GPU {which.index}")
+    assert device.device_name(torch.device("cuda", 1)) == "GPU 1"
+    assert device.device_name(torch.device("mps")) == "MPS"
+
+
 @torch.inference_mode()
 def test_a_frozen_network_answers_bit_for_bit_at_every_batch_size(network):
     frozen = Frozen(network)

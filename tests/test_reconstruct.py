@@ -132,6 +132,49 @@ def test_the_shipped_vqvae_keeps_to_the_targets_on_pictures_it_never_saw():
     assert max(quality.bits_per_pixel for quality in done) <= 0.75
 
 
+MEASURED = {"images": 7, "size": 64, "sha256": "abc"} | {
+    prefix + figure: value
+    for prefix, values in {
+        "": (0.75, 26.3, 0.8, 0.049),
+        "jpeg_": (0.7, 25, 0.7, 0.25),
+        "webp_": (0.6, 28, 0.9, 0.1),
+    }.items()
+    for figure, value in zip(reconstruct.FIGURES, values, strict=True)
+}
+
+
+def measured(network: VqVae, sha256: str = "abc", **changes: object) -> checkpoints.Checkpoint:
+    config = {"measured": {"held-out": MEASURED | changes}}
+    return checkpoints.Checkpoint("toy", network, config, sha256)
+
+
+def test_codes_jpeg_and_webp_are_set_beside_each_other_as_they_were_measured(network):
+    text = rebuild.on_average(measured(network))
+    assert "over 7 pictures of 64 x 64 pixels that toy has not learnt from" in text
+    assert "VQ-VAE codes at 0.75 bits per pixel LPIPS 0.049 and 26.3 dB" in text
+    assert "JPEG at 0.70 bits per pixel LPIPS 0.250 and 25.0 dB" in text
+    assert "WebP at 0.60 bits per pixel LPIPS 0.100 and 28.0 dB" in text
+
+
+def test_nothing_is_said_of_what_was_not_measured_or_of_other_weights(network):
+    assert rebuild.on_average(measured(network, jpeg_lpips=None)) == ""
+    assert rebuild.on_average(measured(network, sha256="def")) == ""
+    assert rebuild.on_average(checkpoints.Checkpoint("toy", network, {}, "abc")) == ""
+
+
+def test_the_shipped_comparison_is_of_the_shipped_weights_and_in_the_documents():
+    loaded = checkpoints.load(ROOT / "checkpoints" / "photos-vqvae")
+    known = reconstruct.held_out_averages(loaded)
+    assert [quality.name for quality in known.ways] == ["VQ-VAE codes", "JPEG", "WebP"]
+    assert "106 pictures of 128 x 128 pixels" in rebuild.on_average(loaded)
+    lines = (ROOT / "docs" / "results.md").read_text().splitlines()
+    for quality in known.ways:
+        figures = f"{quality.psnr:.1f} dB | {quality.ssim:.3f} | {quality.lpips:.3f}"
+        assert any(figures in line and f"{quality.bits_per_pixel:.2f}" in line for line in lines), quality.name
+    for name in ("faces-vqvae", "fashion-vqvae"):
+        assert rebuild.on_average(checkpoints.load(ROOT / "checkpoints" / name)) == ""
+
+
 def test_without_lpips_the_table_says_what_to_do(network, monkeypatch):
     monkeypatch.setattr(perceptual, "why_unavailable", lambda: "LPIPS weights are not available offline: do this")
     done = reconstruct.rebuild(network, picture(64, 64))

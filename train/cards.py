@@ -1,15 +1,17 @@
 """Model cards: what a checkpoint is, what it learnt from, under what terms; figures only once they are measured."""
 
+import json
 from pathlib import Path
 
-from dd.checkpoints import CheckpointError, write_text
+from dd.checkpoints import CheckpointError, read_config, write_text
 
 BEGIN, END = "<!-- metrics -->", "<!-- /metrics -->"
 UNMEASURED = "Not measured yet."
 MEANING = """\
 size: of the middle squares, in pixels; part: of the folder, as the training divided it; usage: share of the codes that
 occur; fid: to the originals; retrieved: share of rebuilt pictures whose nearest original is their own. Both are in
-SqueezeNet's features, averaged over the picture or place by place."""
+SqueezeNet's features, averaged over the picture or place by place. jpeg, webp: the same pictures as files of at most
+the codes' rate, or of the lowest quality, headers included."""
 
 
 def vqvae_card(config: dict, command: str) -> str:
@@ -23,6 +25,7 @@ def vqvae_card(config: dict, command: str) -> str:
     only = "; the decoder alone, its codes are those of the CHECKPOINT" if config.get("learn") == "decoder" else ""
     celeba = config["data"]["source"] == "celeba"
     apart = "of CelebA's own validation part" if celeba else "by a hash of the file name"
+    time = f"{trained['minutes']} minutes on {trained['device']}"
     return f"""---
 license: {config["card"].get("license", "other")}
 tags: [vq-vae, image-reconstruction]
@@ -35,14 +38,14 @@ A VQ-VAE of the Dirichlet Diffusion project: {"grey" if network["colours"] == 1 
 - Data: {config["card"]["data"]}; {trained["pictures"]} to learn from, others held out {apart}.
 - Terms of the data: {config["card"]["terms"]}. The weights were learnt from it and are for use under the same terms.
 - Command: `{command}`
-- Trained for {trained["steps"]} steps, {trained["minutes"]} minutes, seed {trained["seed"]}{only}.
+- Trained for {trained["steps"]} steps, {time}, seed {trained["seed"]}{only}.
 
 ## Figures
 {BEGIN}
 {UNMEASURED}
 {END}
 
-Limits: a small network, trained for minutes on a CPU: what is fine, or rare in its data, suffers first.
+Limits: a small network and a short training: what is fine, or rare in its data, suffers first.
 """
 
 
@@ -56,3 +59,11 @@ def fill_metrics(folder: Path, figures: dict, command: str) -> None:
     table = "\n".join([f"`{command}`", "", "| figure | value |", "|---|---|", *rows, "", MEANING])
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     write_text(path, f"{before}{BEGIN}\n{table}\n{END}{after}")
+
+
+def record_metrics(folder: Path, figures: dict) -> None:
+    """Put them into the configuration too, by part of the data, for the page to read."""
+    config = read_config(folder)
+    kept = {k: v for k, v in figures.items() if k not in ("checkpoint", "part")}
+    config.setdefault("measured", {})[figures["part"]] = kept
+    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")

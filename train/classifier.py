@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dd import checkpoints
 from dd.data import HELD_OUT, DataError, Labelled, batch_at, load, to_cells
-from dd.device import autocast, best_device
+from dd.device import autocast, best_device, device_name
 from dd.metrics import accuracy
 from dd.networks.classifier import Classifier
 from train.loop import Loop, add_arguments, sentences
@@ -111,6 +111,7 @@ def train(args: argparse.Namespace) -> None:
     def evaluate() -> dict:
         """The checkpoint is written; its held-out accuracy."""
         trained = {"seed": config["seed"], "steps": loop.budget.step, "minutes": loop.minutes}
+        trained |= {"device": device_name(device)}
         public = {k: config[k] for k in ("name", "architecture", "network", "data", "card") if k in config}
         checkpoints.save(loop.out / "checkpoint", network.state_dict(), public | {"trained": trained})
         return {"accuracy": measure(loop.out / "checkpoint", "held-out", args.data_root, device)["accuracy"]}
@@ -149,6 +150,7 @@ def card(config: dict, network: Classifier) -> str:
     name, trained = config["name"], config["trained"]
     about = _of_folder(config) if config["data"]["source"] == "folder" else _of_data_set(config)
     rows = "".join(f"| {split} | {m['images']:,} | {m['accuracy']:.2%} |\n" for split, m in config["measured"].items())
+    where = f" on {trained['device']}" if "device" in trained else ""  # of earlier ones it was not recorded
     size = sum(p.numel() for p in network.parameters())
     return f"""---
 {about["head"]}
@@ -162,7 +164,7 @@ A residual CNN of {size / 1e6:.2f} M parameters (`dd.networks.classifier.Classif
 * Data: {about["data"]}. Light augmentation.
   {about["parts"]}
 * Trained by `python -m train.classifier --config train/configs/{name}.yaml --data-root DATA`,
-  seed {trained["seed"]}: {trained["steps"]:,} steps, {trained["minutes"]} minutes on one busy CPU core.
+  seed {trained["seed"]}: {trained["steps"]:,} steps, {trained["minutes"]} minutes{where}.
 * {about["terms"]}.
 
 | split | images | accuracy |

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from dd import checkpoints, perceptual
 from dd.data import LABELS, Labelled, load, some, to_cells
-from dd.device import best_device
 from dd.looks import decoded
 from dd.metrics import frechet_parts, precision_recall
 from dd.networks.vqvae import VqVae
@@ -59,9 +58,8 @@ def grey_levels(K: int, device: torch.device) -> Cells:
     return Cells(lambda cells: (255 * cells[:, None] / (K - 1)).round() / 255, read, 1, 1, device)
 
 
-def cells_of(data: dict, device: torch.device | None = None) -> Cells:
-    """Those of a denoiser's configuration (codes: see train.loading.with_vqvae), on that device or the best one."""
-    device = device or best_device()
+def cells_of(data: dict, device: torch.device) -> Cells:
+    """Those of a denoiser's configuration (codes: see train.loading.with_vqvae)."""
     if data["source"] == "codes":
         return codes(checkpoints.load(data["vqvae_folder"], device).network)
     return grey_levels(data["K"], device)
@@ -74,10 +72,10 @@ def find_vqvae(source: str | Path, config: dict, folder: str | Path | None) -> P
     return folder
 
 
-def grids(data: dict, split: str, root: str | Path) -> Labelled:
+def grids(data: dict, split: str, root: str | Path, device: torch.device) -> Labelled:
     """The cells of the pictures below `root` (see train.pictures.files_of), of a denoiser's `data`; of a data set that
-    torchvision keeps there, where `data` says of which."""
-    kind = cells_of(data)
+    torchvision keeps there, where `data` says of which. device: where a VQ-VAE encodes them."""
+    kind = cells_of(data, device)
     if "of" in data:
         whole = load(data["of"], split, root)
         bordered = F.pad(whole.images[:, None] / 255, (data["border"],) * 4)

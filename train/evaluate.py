@@ -57,7 +57,7 @@ from train.bounds import (
     stderr,
 )
 from train.judges import classified, find_judge, sample
-from train.loading import DATA_SEED, EvaluationError, find_process, load_cells, load_denoiser, with_vqvae
+from train.loading import DATA_SEED, EvaluationError, load_cells, load_denoiser, process_for, with_vqvae
 from train.loop import sentences
 
 METRICS = ("nll", "fid", "time")
@@ -80,12 +80,7 @@ def evaluate(args: argparse.Namespace) -> dict:
     device = args.device or best_device()
     checkpoint = load_denoiser(args.checkpoint, device)
     config = checkpoint.config
-    process_ = find_process(args.process, config)
-    if process_.architecture != config["architecture"]:
-        raise EvaluationError(
-            f"{checkpoint.name} holds {config['architecture']}, but {args.process} needs an {process_.architecture}; "
-            "give another checkpoint or another --process"
-        )
+    process_ = process_for(checkpoint, args.process)
     if "nll" in args.metrics and args.process not in REGISTRY:
         raise EvaluationError(f"{args.process} has no likelihood bound; leave nll out of --metrics")
     sampler = args.sampler or process_.methods[0]
@@ -117,7 +112,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         record["fid_split"] = args.split if classified(config) else "all"
         standard = find_judge(config, args, device).standard()
     if "nll" in args.metrics:
-        x0 = load_cells(config, args.split, args.data_root, args.images)
+        x0 = load_cells(config, args.split, args.data_root, args.images, device)
         bound = continuous_bound(process_, checkpoint.network, x0, noise(), args.repeats)
         record |= likelihood(bound, x0[0].numel())
         if isinstance(process_, D3PM):

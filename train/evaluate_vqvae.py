@@ -1,5 +1,7 @@
 """What a VQ-VAE checkpoint does to pictures: PSNR, SSIM, LPIPS, FID, codebook usage, bits per pixel.
 
+Of colour pictures also what JPEG and WebP cost and keep at about the same rate.
+
 python -m train.evaluate CHECKPOINT --data DIR --size 128 --json         (dispatches here)
 python -m train.evaluate_vqvae CHECKPOINT --data DIR --size 128 [--part held-out] [--card] --json
 """
@@ -9,18 +11,20 @@ import json
 import math
 import sys
 from pathlib import Path
+from statistics import mean
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dd import checkpoints, perceptual
+from dd import checkpoints, perceptual, reconstruct
 from dd.checkpoints import CheckpointError
 from dd.data import DataError
 from dd.device import best_device, device
-from dd.metrics import frechet_distance
+from dd.images import crop
+from dd.metrics import distances, frechet_distance
 from dd.networks.vqvae import VqVae
-from train.cards import fill_metrics
+from train.cards import fill_metrics, record_metrics
 from train.loop import sentences
 from train.pictures import Pictures, find, readable, split_below
 
@@ -55,7 +59,10 @@ def evaluate(
             raise DataError(f"no picture of {data} is in the part {part!r}")
     pictures = readable(files[:limit], loaded.network.colours)
     facts = {"checkpoint": loaded.name, "sha256": loaded.sha256, "size": size, "part": part}
-    return facts | measure(loaded.network, pictures, size, deep=True)
+    figures = measure(loaded.network, pictures, size, deep=True)
+    if loaded.network.colours == 3:  # of the small grey ones a file's header alone is more than the codes
+        figures |= usual_formats(pictures, size, figures["bits_per_pixel"])
+    return facts | figures
 
 
 @torch.inference_mode()
@@ -86,8 +93,8 @@ def measure(network: VqVae, pictures: Pictures, size: int, deep: bool = False) -
         if deep and not missing:
             for y, means, places in ((x, real, real_places), (x_hat, rebuilt, rebuilt_places)):
                 found = perceptual.feature_map(y)
-                means.append(found.mean((2, 3)))
-                places.append(F.adaptive_avg_pool2d(found, 3).flatten(1))
+                means.append(found.mean((2, 3)).cpu())  # distances are in float64, which Apple's GPUs lack
+                places.append(F.adaptive_avg_pool2d(found, 3).flatten(1).cpu())
     out: dict[str, float | None] = {k: float(torch.cat(v).mean()) if v else None for k, v in figures.items()}
     p = used / used.sum()
     out |= {
@@ -104,10 +111,23 @@ def measure(network: VqVae, pictures: Pictures, size: int, deep: bool = False) -
     return out
 
 
+def usual_formats(pictures: Pictures, size: int, bits_per_pixel: float) -> dict[str, float | None]:
+    """Means over pictures of the bits per pixel, PSNR, SSIM and LPIPS of JPEG and WebP within a rate, as the tab
+    Reconstruct has them of one picture; LPIPS is None without SqueezeNet's weights."""
+    squares = (crop(pictures[i], size, size) for i in range(len(pictures)))
+    found = [quality for square in squares for quality in reconstruct.rivals(square, bits_per_pixel)]
+    out = {}
+    for name in ("JPEG", "WebP"):
+        for figure in reconstruct.FIGURES:
+            values = [getattr(quality, figure) for quality in found if quality.name == name]
+            out[reconstruct.PREFIXES[name] + figure] = None if None in values else mean(values)
+    return out
+
+
 def retrieved(originals: Tensor, rebuilt: Tensor) -> float:
     """Share of rebuilt pictures (N, D) whose nearest original (N, D) is their own."""
-    nearest = torch.cat([torch.cdist(part, originals).argmin(1) for part in rebuilt.split(1000)])
-    return float((nearest.cpu() == torch.arange(len(nearest))).float().mean())
+    nearest = torch.cat([distances(part, originals).argmin(1) for part in rebuilt.split(1000)])
+    return float((nearest == torch.arange(len(nearest))).float().mean())
 
 
 @sentences()
@@ -129,6 +149,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.card:
         what = f"--data DIR/{Path(args.data).name} --size {args.size} --part {args.part}"
         fill_metrics(Path(args.checkpoint), result, f"python -m train.evaluate_vqvae CHECKPOINT {what} --card")
+        record_metrics(Path(args.checkpoint), result)
 
 
 if __name__ == "__main__":

@@ -138,8 +138,9 @@ def _load_classifier(source: str | Path, device: torch.device) -> Checkpoint:
 
 
 def reference(config: dict, classifier: Classifier, split: str, images: int, root: str | Path) -> Reference:
-    features = judge(classifier, load_cells(config, split, root, images))[0]
-    draws = load_cells(config, "train", root, images, FLOOR_DRAWS).split(images)
+    device = next(classifier.parameters()).device
+    features = judge(classifier, load_cells(config, split, root, images, device))[0]
+    draws = load_cells(config, "train", root, images, device, FLOOR_DRAWS).split(images)
     floors = [frechet_distance(judge(classifier, draw)[0], features) for draw in draws]
     return Reference(classifier, features, mean(floors), stdev(floors) if len(floors) > 1 else None)
 
@@ -213,7 +214,7 @@ def of_codes(config: dict, classifier: Checkpoint, args: argparse.Namespace, dev
     if unknown := set(data["labels"]) - set(LABELS[pixels["source"]]):
         raise EvaluationError(f"{classifier.name} knows no class {unknown.pop()!r}, which {config['name']} has")
     reference_ = reference(classifier.config, classifier.network, args.split, args.images, args.data_root)
-    rebuilt = Samples(load_cells(config, args.split, args.data_root, args.images), None, 0.0)
+    rebuilt = Samples(load_cells(config, args.split, args.data_root, args.images, device), None, 0.0)
     fid_rebuilt = compare(as_pixels(rebuilt, kind, data, pixels), reference_)["fid"]
 
     def figures(samples: Samples) -> dict[str, float | None]:

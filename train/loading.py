@@ -34,13 +34,14 @@ def with_vqvae(source: str | Path, config: dict, folder: str | Path | None = Non
     return config | {"data": config["data"] | {"vqvae_folder": decoded.find_vqvae(source, config, folder)}}
 
 
-def load_cells(config: dict, split: str, root: str | Path, images: int, draws: int = 1) -> Tensor:
-    """The same `images` categories (images, H, W) of a split at every call, in random order of the split.
+def load_cells(config: dict, split: str, root: str | Path, images: int, device: torch.device, draws: int = 1) -> Tensor:
+    """The same `images` categories (images, H, W) of a split at every call, in random order of the split, on the CPU.
 
+    device: where pictures become codes, if categories are that.
     draws: that many times as many images, or the largest multiple of `images` that the split has.
     """
     K, how = config["data"]["K"], config["data"]["cells"]
-    data = _load(config["data"], split, root)
+    data = _load(config["data"], split, root, device)
     if images > len(data.images):
         raise EvaluationError(f"the {split} split has {len(data.images):,} images; ask for at most that many")
     generator = torch.Generator().manual_seed(DATA_SEED)
@@ -51,9 +52,20 @@ def load_cells(config: dict, split: str, root: str | Path, images: int, draws: i
     return to_cells(data.images[order], K, how, generator)
 
 
-def _load(data: dict, split: str, root: str | Path) -> Labelled:
+def _load(data: dict, split: str, root: str | Path, device: torch.device) -> Labelled:
     source = data["source"]
-    return decoded.grids(data, split, root) if source in IN_FOLDERS else load(source, split, root)
+    return decoded.grids(data, split, root, device) if source in IN_FOLDERS else load(source, split, root)
+
+
+def process_for(checkpoint: Checkpoint, name: str) -> Process:
+    """The process of that name, if the checkpoint's network answers it."""
+    process_, architecture = find_process(name, checkpoint.config), checkpoint.config["architecture"]
+    if process_.architecture != architecture:
+        raise EvaluationError(
+            f"{checkpoint.name} holds {architecture}, but {name} needs an {process_.architecture}; "
+            "give another checkpoint or another --process"
+        )
+    return process_
 
 
 def find_process(name: str, config: dict) -> Process:

@@ -101,21 +101,21 @@ def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[Job]:
     wanted = [entry for entry in wanted if args.schedule in (None, *grids(entry[1]))]
     cells = [(*entry, calls) for calls in args.calls for entry in wanted]
     if "bound" in args.kinds:
-        yield from _bounds(args, pairs)
+        yield from _bounds(args, pairs, device)
     if "samples" in args.kinds:
         yield from _samples(args, cells, device)
     if "flow-bound" in args.kinds:
-        yield from _flow_bounds(args, pairs)
+        yield from _flow_bounds(args, pairs, device)
     if "steps-bound" in args.kinds:
-        yield from _steps_bounds(args, pairs)
+        yield from _steps_bounds(args, pairs, device)
     if "time" in args.kinds:
         yield from _times(args, cells, device)
 
 
-def _bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]]) -> Iterator[Job]:
+def _bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]], device: torch.device) -> Iterator[Job]:
     for checkpoint, process_ in (pair for pair in pairs if pair[1].name in REGISTRY):
         setting = _setting(args, checkpoint, process_, "bound") | {"images": args.bound_images}
-        yield setting, _bound_job(args, checkpoint, setting, partial(bounds.continuous_bound, process_))
+        yield setting, _bound_job(args, checkpoint, device, setting, partial(bounds.continuous_bound, process_))
 
 
 def _samples(
@@ -134,21 +134,25 @@ def _samples(
         yield setting, _samples_job(checkpoint, process_, setting, judge_)
 
 
-def _flow_bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]]) -> Iterator[Job]:
+def _flow_bounds(
+    args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]], device: torch.device
+) -> Iterator[Job]:
     for checkpoint, process_ in (pair for pair in pairs if isinstance(pair[1], Dirichlet)):
         setting = _setting(args, checkpoint, process_, "flow-bound")
         setting |= {"images": args.flow_images, "steps": bounds.ODE_STEPS}
-        yield setting, _bound_job(args, checkpoint, setting, partial(bounds.flow_bound, process_))
+        yield setting, _bound_job(args, checkpoint, device, setting, partial(bounds.flow_bound, process_))
 
 
-def _steps_bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]]) -> Iterator[Job]:
+def _steps_bounds(
+    args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]], device: torch.device
+) -> Iterator[Job]:
     for checkpoint, process_ in (pair for pair in pairs if isinstance(pair[1], D3PM)):
         schedule = sampling_schedule(checkpoint.config, process_.methods[0], args.schedule)
         for steps in sorted({*args.calls, process_.T}):
             setting = _setting(args, checkpoint, process_, "steps-bound")
             setting |= {"images": args.steps_bound_images, "steps": steps, "schedule": schedule}
             bound = partial(bounds.chain_bound, process_, steps=steps, schedule=schedule)
-            yield setting, _bound_job(args, checkpoint, setting, bound)
+            yield setting, _bound_job(args, checkpoint, device, setting, bound)
 
 
 def _times(
@@ -178,12 +182,16 @@ def _sampling(args: argparse.Namespace, config: dict[str, Any], sampler: str, ca
 
 
 def _bound_job(
-    args: argparse.Namespace, checkpoint: Checkpoint, setting: Record, bound: Callable[..., Bound]
+    args: argparse.Namespace,
+    checkpoint: Checkpoint,
+    device: torch.device,
+    setting: Record,
+    bound: Callable[..., Bound],
 ) -> Callable[[], Record]:
     """bound(network=, x0=, generator=) of the images of a setting."""
 
     def measure() -> Record:
-        x0 = load_cells(checkpoint.config, args.split, args.data_root, setting["images"])
+        x0 = load_cells(checkpoint.config, args.split, args.data_root, setting["images"], device)
         generator = torch.Generator().manual_seed(args.seed)
         made = bound(network=checkpoint.network, x0=x0, generator=generator)
         return bounds.likelihood(made, x0[0].numel())

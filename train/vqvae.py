@@ -22,7 +22,7 @@ import yaml
 from torch import Tensor, nn
 
 from dd import checkpoints, perceptual
-from dd.device import autocast, best_device
+from dd.device import autocast, best_device, device_name
 from dd.images import to_picture
 from dd.networks.discriminator import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
 from dd.networks.vqvae import CausalContext, Coded, VqVae
@@ -178,7 +178,7 @@ def main(argv: list[str] | None = None) -> None:
     def evaluate() -> dict:
         """Figures of held-out pictures; the checkpoint and some rebuilt pictures are written."""
         trained = {"pictures": len(pictures), "seed": config["seed"]}
-        trained |= {"steps": loop.budget.step, "minutes": loop.minutes}
+        trained |= {"steps": loop.budget.step, "minutes": loop.minutes, "device": device_name(device)}
         export(loop.out / "checkpoint", trainer.ema.shadow, config | {"trained": trained}, command(args))
         if not len(held_out):
             return {}

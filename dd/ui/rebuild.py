@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from dd import perceptual, reconstruct
+from dd.checkpoints import Checkpoint
 from dd.images import open_image, to_picture
 from dd.models import Models
 from dd.recipe import RecipeError
@@ -116,14 +117,15 @@ def build(models: Models, engine: Engine) -> None:
         if path is None:
             return nothing(NOTHING_YET)
         try:
-            vqvae = models.vqvae(name).network
+            checkpoint = models.vqvae(name)
+            vqvae = checkpoint.network
             image = reconstruct.frame(open_image(path), how, int(size), vqvae.colours)
             done = engine.aside(reconstruct.rebuild, vqvae, image)
             others = engine.aside(reconstruct.rivals, image, done.quality.bits_per_pixel)
             colours, now = reconstruct.code_colours(vqvae), Shown(name, done.codes, to_picture(done.rebuilt))
             return (
                 (png(image), png(now.rebuilt)),
-                table(done, others),
+                table(done, others) + on_average(checkpoint),
                 now.enlarged(reconstruct.code_map(done.codes, colours, vqvae.factor)),
                 now.enlarged(reconstruct.error_map(done.original, done.rebuilt)),
                 *no_code(),
@@ -235,6 +237,20 @@ def table(done: Rebuilt, others: list[Quality]) -> str:
     elif done.quality.lpips is None:
         note += f" LPIPS needs {perceptual.SMALLEST} pixels a side."
     return "\n".join([head, row(done.quality), *map(row, others)]) + note
+
+
+def on_average(checkpoint: Checkpoint) -> str:
+    """A sentence on the codes, JPEG and WebP over pictures held out from the training; "" where it was not measured."""
+    known = reconstruct.held_out_averages(checkpoint)
+    if known is None:
+        return ""
+    ways = ", ".join(
+        f"{q.name} at {q.bits_per_pixel:.2f} bits per pixel LPIPS {q.lpips:.3f} and {q.psnr:.1f} dB" for q in known.ways
+    )
+    return (
+        f" On average over {known.images:,} pictures of {known.size} x {known.size} pixels that {checkpoint.name} has "
+        f"not learnt from: {ways}."
+    )
 
 
 def usage_bars(done: Rebuilt, K: int, colours) -> str:

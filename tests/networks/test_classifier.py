@@ -78,6 +78,11 @@ def test_training_learns_and_writes_a_card_with_the_measured_figures(toy: Path, 
     card = (folder / "README.md").read_text()
     assert f"| test | 200 | {config['measured']['test']['accuracy']:.2%} |" in card
     assert "CC BY-SA 3.0" in card
+    n = torch.get_num_threads()
+    assert config["trained"]["device"] == f"{n} CPU thread{'s' * (n > 1)}"
+    assert f"minutes on {config['trained']['device']}." in card
+    del config["trained"]["device"]
+    assert "minutes.\n" in script.card(config, checkpoints.load(folder).network)
     assert isinstance(checkpoints.load(folder).network, Classifier)
 
 

@@ -10,10 +10,11 @@ import yaml
 from PIL import Image
 
 from dd import checkpoints, perceptual
-from dd.data import load
+from dd.data import load, to_cells
+from dd.device import best_device
 from dd.metrics import frechet_distance
 from tests.tiny import FACES, write_checkpoint, write_faces, write_vqvae
-from train import decoded, denoiser, evaluate, folders, judges, loading, neighbours, pictures
+from train import codes, decoded, denoiser, evaluate, folders, judges, loading, neighbours, pictures, results
 from train.pictures import Pictures, find, is_held_out
 
 needs_weights = pytest.mark.skipif(
@@ -79,7 +80,7 @@ def test_rebuilt_pictures_in_place_of_samples_have_ratio_one(root: Path):
     gallery = decoded.gallery(kind, root / "pictures", 32, N, ["neutral", "smiling"])
     assert decoded.gallery(kind, root / "pictures", 32, N, ["one", "other"]).labels is None
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:N]
-    known = decoded.grids(of_codes(root), "test", root / "pictures")
+    known = decoded.grids(of_codes(root), "test", root / "pictures", CPU)
     grids = known.images
     assert torch.equal(gallery.labels, known.labels[order])
     assert decoded.compare(kind, grids[order], gallery)["fid_ratio"] == pytest.approx(1.0, rel=1e-4)
@@ -88,7 +89,7 @@ def test_rebuilt_pictures_in_place_of_samples_have_ratio_one(root: Path):
 
 
 def test_the_bound_is_that_of_the_pictures_kept_apart_by_their_names(root: Path, capsys: pytest.CaptureFixture):
-    parts = [decoded.grids(of_codes(root), split, root / "pictures") for split in ("train", "held-out", "test")]
+    parts = [decoded.grids(of_codes(root), split, root / "pictures", CPU) for split in ("train", "held-out", "test")]
     files = find(root / "pictures")
     apart = [is_held_out(path, 0.3) for path in files]
     assert [len(part.images) for part in parts] == [40 - sum(apart), sum(apart), 40]
@@ -104,9 +105,9 @@ def test_the_bound_is_that_of_the_pictures_kept_apart_by_their_names(root: Path,
 def test_a_test_folder_is_the_test_split_and_a_train_folder_alone_has_none(root: Path, tmp_path: Path):
     (tmp_path / "train").symlink_to(root / "pictures")
     with pytest.raises(ValueError, match="no test split"):
-        decoded.grids(of_codes(root), "test", tmp_path)
+        decoded.grids(of_codes(root), "test", tmp_path, CPU)
     (tmp_path / "test").symlink_to(root / "pictures" / "smiling")
-    sizes = [len(decoded.grids(of_codes(root), s, tmp_path).images) for s in ("train", "held-out", "test")]
+    sizes = [len(decoded.grids(of_codes(root), s, tmp_path, CPU).images) for s in ("train", "held-out", "test")]
     assert sizes[0] + sizes[1] == 40
     assert sizes[2] == 20
 
@@ -127,6 +128,23 @@ def test_another_vqvae_and_missing_pictures_are_said(root: Path, tmp_path: Path,
         run(root, capsys, "--process", "d3pm-gaussian")
 
 
+def test_what_device_is_asked_for_has_the_codes_made_there_too(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    """Beside an accelerator that keeps nothing: what is made there by mistake does not come back."""
+    expected = decoded.grids(of_codes(root), "held-out", root / "pictures", CPU).images
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("meta"))
+    assert torch.equal(decoded.grids(of_codes(root), "held-out", root / "pictures", CPU).images, expected)
+    assert run(root, capsys, "--images", "5", "--metrics", "nll")["nll_nats"] > 0
+    argv = ["--checkpoints", str(root / "faces"), "--data-root", str(root / "pictures"), "--split", "held-out"]
+    argv += ["--kinds", "bound", "--processes", "dirichlet", "--bound-images", "5"]
+    results.main([*argv, "--out", str(tmp_path), "--device", "cpu"])
+    assert json.loads((tmp_path / "results.jsonl").read_text())["nll_nats"] > 0
+    with pytest.raises(RuntimeError):  # the stand-in would be noticed
+        decoded.grids(of_codes(root), "held-out", root / "pictures", best_device())
+
+
 def test_a_copied_grid_has_everything_in_common_with_its_original():
     generator = torch.Generator().manual_seed(0)
     training = torch.randint(8, (30, 6, 6), generator=generator)
@@ -145,12 +163,54 @@ def test_neighbours_are_drawn_below_the_samples(root: Path, tmp_path: Path, caps
     argv = [str(root / "faces"), "--data", str(root / "pictures"), "--out", str(out), "--images", "3", "--steps", "2"]
     neighbours.main([*argv, "--json"])
     figures = json.loads(capsys.readouterr().out)
-    assert 0 <= figures["codes_in_common"] < 1
-    assert figures["distance"] > 0
+    assert figures["process"] == "dirichlet"
+    assert 0 <= figures["cells_in_common"] < 1
+    assert 0 < figures["distance_least"] < figures["distance"]
+    assert 0 < figures["distance_kept_apart_least"] < figures["distance_kept_apart"]
     kept_apart = sum(is_held_out(path, 0.3) for path in find(root / "pictures"))
     assert figures["training_grids"] == 2 * (40 - kept_apart)
+    assert figures["grids_kept_apart"] == 2 * kept_apart
     with Image.open(out) as picture:
         assert picture.size == (2 * (3 * 34 - 2), 2 * (4 * 34 - 2))
+    neighbours.main([*argv, "--process", "d3pm-uniform", "--json"])
+    others = json.loads(capsys.readouterr().out)
+    assert others["process"] == "d3pm-uniform"
+    assert others["distance"] != figures["distance"]
+    assert others["distance_kept_apart"] == figures["distance_kept_apart"]
+    for name, words in (("ddpm", "needs an noise-unet"), ("d3pm-gaussian", "codes have none"), ("fog", "fog")):
+        with pytest.raises(SystemExit, match=words):
+            neighbours.main([*argv, "--process", name])
+
+
+def test_cells_learnt_from_and_kept_apart_are_those_of_the_training_with_their_mirror_images(root: Path):
+    """Of codes and of grey levels alike; what a training of codes reads is train.codes' file."""
+    known = codes.encode_folder(root / "faces-vqvae", root / "pictures", 32, mirror=True, device=CPU)
+    kind = decoded.cells_of(of_codes(root), CPU)
+    training, apart = neighbours.learnt_and_apart(of_codes(root), kind, root / "pictures")
+    assert torch.equal(training, known.codes[~known.held_out])
+    assert torch.equal(apart, known.codes[known.held_out])
+    data = {"source": "folder", "held_out": 0.3, "K": 16, "cells": "levels", "grid": [16, 16]}
+    levels = neighbours.learnt_and_apart(data, decoded.cells_of(data, CPU), root / "pictures")
+    for cells, split in zip(levels, ("train", "held-out"), strict=True):
+        images, _ = pictures.greys(pictures.files_of(root / "pictures", split, data), 16, mirror=True)
+        assert torch.equal(cells, to_cells(images.images, 16, "levels", torch.Generator()))
+    with pytest.raises(ValueError, match="on one side of the split"):
+        neighbours.learnt_and_apart(data | {"held_out": 0.0}, decoded.cells_of(data, CPU), root / "pictures")
+
+
+@needs_weights
+def test_samples_of_grey_levels_have_neighbours_too(root: Path, mnist_root: Path, tmp_path: Path, capsys):
+    data = {"source": "folder", "held_out": 0.3, "K": 16, "cells": "levels", "grid": [16, 16]}
+    made = write_checkpoint(tmp_path / "pixels", network=FACES | {"K": 16}, data=data)
+    more = ["--out", str(tmp_path / "out.png"), "--images", "3", "--steps", "2", "--device", "cpu", "--json"]
+    neighbours.main([str(made), "--data", str(root / "pictures"), "--process", "d3pm-gaussian", *more])
+    figures = json.loads(capsys.readouterr().out)
+    assert 0 < figures["distance_least"] <= figures["distance"]
+    assert 0 < figures["cells_in_common"] < 1
+    with Image.open(tmp_path / "out.png") as picture:
+        assert picture.size == (2 * (3 * 18 - 2), 2 * (4 * 18 - 2))
+    with pytest.raises(SystemExit, match="has not learnt from pictures in folders"):
+        neighbours.main([str(write_checkpoint(tmp_path / "digits")), "--data", str(mnist_root), *more])
 
 
 # -- pixels of pictures in folders, and codes of a data set that a classifier knows ------------------------------------
@@ -200,7 +260,7 @@ def test_a_classifier_of_the_folders_names_says_which_samples_are_what_was_asked
     their codes show them too."""
     pixels = {"source": "folder", "K": 16, "cells": "levels", "grid": [16, 16], "labels": ["smiling", "neutral"]}
     network = {"K": 16, "classes": 2, "channels": [4, 8]}
-    kind = decoded.cells_of(of_codes(root))
+    kind = decoded.cells_of(of_codes(root), CPU)
     gallery = decoded.gallery(kind, root / "pictures", 32, N, ["neutral", "smiling"])
 
     def seen(cells: torch.Tensor) -> torch.Tensor:
@@ -285,7 +345,7 @@ def test_codes_of_a_data_set_are_measured_with_the_data_set_itself(
     assert 0 <= record["accuracy"] <= 1
     evaluate.main([str(made), *argv, "--tilt", "0", "--metrics", "fid"])
     assert json.loads(capsys.readouterr().out)["tilt"] == 0.0
-    known = decoded.grids(data | {"vqvae_folder": tmp_path / "codes-vqvae"}, "test", mnist_root)
+    known = decoded.grids(data | {"vqvae_folder": tmp_path / "codes-vqvae"}, "test", mnist_root, CPU)
     digits = load("mnist", "test", mnist_root)
     assert [data["labels"][i] for i in known.labels] == [str(int(i)) for i in digits.labels]
     framed = torch.zeros(1, 1, 32, 32)

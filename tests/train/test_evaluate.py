@@ -20,7 +20,7 @@ ISSUE_KEYS = (
 
 
 CLASSIFIER = {"architecture": "classifier", "network": {"K": 2, "channels": [4, 8]}}
-TEST_IMAGES = 64
+TEST_IMAGES, CPU = 64, torch.device("cpu")
 
 
 @pytest.fixture
@@ -80,8 +80,8 @@ def test_l_vb_is_of_the_schedule_that_the_record_names(folder: Path, capsys: pyt
     assert (early["schedule"], cosine["schedule"]) == ("early", "cosine")
     assert early["nll_nats"] == cosine["nll_nats"]
     assert run(folder, capsys, *asked)["vlb_nats"] == cosine["vlb_nats"]
-    checkpoint = loading.load_denoiser(folder / "toy", torch.device("cpu"))
-    x0 = loading.load_cells(checkpoint.config, "held-out", folder / "data", 12)
+    checkpoint = loading.load_denoiser(folder / "toy", CPU)
+    x0 = loading.load_cells(checkpoint.config, "held-out", folder / "data", 12, CPU)
     for record in (early, cosine):
         chain, noise = process("d3pm-absorbing", 2, 784), torch.Generator().manual_seed(0)
         vlb = exact_vlb(chain, network_denoiser(checkpoint.network), x0, None, 3, noise, record["schedule"])
@@ -98,10 +98,10 @@ def test_without_classes_there_is_no_accuracy_and_no_guidance(folder: Path, caps
 
 def test_real_images_in_place_of_samples_are_at_the_floor(folder: Path):
     """The floor is the mean over disjoint draws of training images; accuracy counts labels that are met."""
-    checkpoint = loading.load_denoiser(folder / "toy", torch.device("cpu"))
-    classifier = judges.find_classifier(checkpoint.config, folder / "judge", torch.device("cpu")).network
+    checkpoint = loading.load_denoiser(folder / "toy", CPU)
+    classifier = judges.find_classifier(checkpoint.config, folder / "judge", CPU).network
     judge_ = judges.reference(checkpoint.config, classifier, "test", 40, folder / "data")
-    draws = loading.load_cells(checkpoint.config, "train", folder / "data", 40, 5).split(40)
+    draws = loading.load_cells(checkpoint.config, "train", folder / "data", 40, CPU, 5).split(40)
     assert len(draws) == 2  # of the 100 training images
     labels = [classifier(draw).argmax(1) for draw in draws]
     labels[0][:10] = (labels[0][:10] + 1) % 10
@@ -115,18 +115,18 @@ def test_real_images_in_place_of_samples_are_at_the_floor(folder: Path):
 
 
 def test_splits_are_disjoint_and_the_same_at_every_call(folder: Path):
-    config = loading.load_denoiser(folder / "toy", torch.device("cpu")).config
-    test = loading.load_cells(config, "test", folder / "data", TEST_IMAGES)
-    assert torch.equal(test, loading.load_cells(config, "test", folder / "data", TEST_IMAGES))
-    assert not torch.equal(test, loading.load_cells(config, "held-out", folder / "data", TEST_IMAGES))
+    config = loading.load_denoiser(folder / "toy", CPU).config
+    test = loading.load_cells(config, "test", folder / "data", TEST_IMAGES, CPU)
+    assert torch.equal(test, loading.load_cells(config, "test", folder / "data", TEST_IMAGES, CPU))
+    assert not torch.equal(test, loading.load_cells(config, "held-out", folder / "data", TEST_IMAGES, CPU))
 
 
 def test_dynamic_binarisation_is_one_stated_draw(folder: Path, capsys: pytest.CaptureFixture):
     """The same binarised images whatever the seed of the noise, and fewer of them are the first of more."""
     config = {"data": TINY["data"] | {"cells": "dynamic"}}
-    first, again = (loading.load_cells(config, "test", folder / "data", n) for n in (TEST_IMAGES, 32))
+    first, again = (loading.load_cells(config, "test", folder / "data", n, CPU) for n in (TEST_IMAGES, 32))
     assert torch.equal(first[:32], again)
-    assert not torch.equal(first, loading.load_cells(TINY, "test", folder / "data", TEST_IMAGES))
+    assert not torch.equal(first, loading.load_cells(TINY, "test", folder / "data", TEST_IMAGES, CPU))
     write_checkpoint(folder / "dynamic", **config)
     record = run(folder, capsys, "--metrics", "nll", "--seed", "3", checkpoint="dynamic")
     assert (record["cells"], record["data_seed"], record["seed"]) == ("dynamic", 0, 3)

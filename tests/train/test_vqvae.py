@@ -19,7 +19,8 @@ from torchvision import datasets
 from dd import checkpoints, perceptual
 from dd.checkpoints import CheckpointError
 from dd.data import DataError
-from dd.images import ImageError, open_image
+from dd.images import ImageError, at_rate, open_image, to_picture, to_tensor
+from tests.tiny import write_vqvae
 from tests.train.workers import assert_two_workers_train_one_network
 from train import cards, codes, evaluate, evaluate_vqvae, loop, pictures, vqvae
 from train.pictures import Pictures, celeba, files_of, find, split
@@ -455,6 +456,32 @@ def test_retrieval_counts_own_originals():
     assert evaluate_vqvae.retrieved(originals, rebuilt) == 0.5
 
 
+def test_retrieval_tells_apart_what_a_product_of_large_features_rounds_away():
+    originals = 1000 + 0.01 * torch.eye(64)
+    assert evaluate_vqvae.retrieved(originals, originals) == 1.0
+
+
+class InSingle(torch.Tensor):
+    """On a GPU without float64, as Apple's are, until it is brought to the CPU."""
+
+    def cpu(self) -> torch.Tensor:
+        return self.as_subclass(torch.Tensor)
+
+    def double(self) -> torch.Tensor:
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+
+def test_features_are_compared_where_float64_is(trained, monkeypatch):
+    monkeypatch.setattr(perceptual, "why_unavailable", lambda: None)
+    monkeypatch.setattr(perceptual, "lpips_distance", lambda x, y: torch.zeros(len(x)))
+    monkeypatch.setattr(perceptual, "feature_map", lambda x: x.as_subclass(InSingle))
+    with pytest.raises(TypeError, match="float64"):
+        perceptual.feature_map(torch.zeros(2, 3, 8, 8)).mean((2, 3)).double()
+    result = evaluate_vqvae.evaluate(trained / "run" / "checkpoint", trained / "shapes", 32)
+    assert result["fid"] > 0
+    assert 0 <= result["retrieved_by_place"] <= 1
+
+
 @needs_weights
 @pytest.mark.parametrize("command", [evaluate, evaluate_vqvae])
 def test_evaluate_command_prints_one_json_object(trained, capsys, command):
@@ -468,6 +495,33 @@ def test_evaluate_command_prints_one_json_object(trained, capsys, command):
     card = (folder / "README.md").read_text()
     assert f"| psnr | {result['psnr']:.4g} |" in card
     assert cards.UNMEASURED not in card
+    kept = checkpoints.read_config(folder)["measured"]["all"]
+    assert kept == {k: v for k, v in result.items() if k not in ("checkpoint", "part")}
+
+
+def test_usual_formats_are_measured_beside_the_codes_at_no_more_than_their_rate(root, monkeypatch):
+    monkeypatch.setattr(perceptual, "why_unavailable", lambda: "no weights")
+    loaded, rate = pictures.readable(find(root / "shapes"), 3), 20.0
+    found = evaluate_vqvae.usual_formats(loaded, 32, rate)
+    squares = [to_picture(x) for x in loaded.whole(range(24), 32)]
+    for name, prefix in (("JPEG", "jpeg_"), ("WEBP", "webp_")):
+        rates = [at_rate(square, name, rate)[1] for square in squares]
+        assert max(rates) <= rate
+        assert found[prefix + "bits_per_pixel"] == pytest.approx(np.mean(rates))
+        assert found[prefix + "lpips"] is None
+    x, y = loaded.whole(range(24), 32), [to_tensor(at_rate(square, "WEBP", rate)[0]) for square in squares]
+    psnr = perceptual.psnr(torch.cat(y), x)
+    assert found["webp_psnr"] == pytest.approx(float(psnr.mean()), abs=1e-3)
+    lower = evaluate_vqvae.usual_formats(loaded, 32, 1.0)
+    assert lower["webp_psnr"] < found["webp_psnr"]
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_usual_formats_are_of_colour_pictures_alone(root, monkeypatch, colours):
+    monkeypatch.setattr(perceptual, "why_unavailable", lambda: "no weights")
+    folder = write_vqvae(root / "made", colours=colours)
+    result = evaluate_vqvae.evaluate(folder, root / "shapes", 32)
+    assert ("jpeg_psnr" in result) == ("webp_psnr" in result) == (colours == 3)
 
 
 def test_card_claims_nothing_before_it_is_measured(trained):
@@ -476,6 +530,10 @@ def test_card_claims_nothing_before_it_is_measured(trained):
     assert cards.UNMEASURED in card
     assert "made-up shapes" in card
     assert "Trained for 12 steps" in card
+    device = checkpoints.read_config(folder)["trained"]["device"]
+    assert f" minutes on {device}, seed 0" in card
+    assert "CPU" in device
+    assert "CPU" not in card.replace(device, "")
     assert str(trained) not in card
     assert str(trained) not in (folder / "config.json").read_text()
     for psnr in (20.0, 21.0):  # measured again, figures are replaced
