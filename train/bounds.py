@@ -101,11 +101,11 @@ def cross_entropy_left(
     process_: Process, network: nn.Module, x0: Tensor, t: float, generator: torch.Generator
 ) -> Tensor:  # fmt: skip
     """-log p(x_0 | x_t) of each image, cell by cell: (N,) nats."""
-    denoise, out = network_denoiser(network), []
+    labelled_denoise, out = network_denoiser(network), []
     for part in x0.split(BATCH):
         l = process_.evidence(process_.perturb(part, t, generator), t)
-        logits = (denoise(l, None) + l).double()
-        out.append(cross_entropy(logits, part))
+        logits = process_.logits(labelled_denoise(l, None), l)
+        out.append(cross_entropy(logits.double(), part))
     return torch.cat(out)
 
 

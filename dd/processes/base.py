@@ -74,7 +74,7 @@ class Process(Protocol):
     def loss(self, logits: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The bound's rate at t, nats per image: (B,)."""
 
-    def ends(self, shape: tuple[int, int]) -> float:
+    def kl_prior(self, shape: tuple[int, int]) -> float:
         """KL(q(x_1 | x_0) || prior), nats per image: an upper bound over x_0."""
 
     def simplex(self, x_t: Tensor) -> Tensor:

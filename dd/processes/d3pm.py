@@ -131,7 +131,7 @@ class D3PM(Categorical):
         log_p = p.clamp(min=1e-30).log()
         return torch.where(q > 0, q * (q.clamp(min=1e-30).log() - log_p), 0.0).flatten(1).sum(1)
 
-    def ends(self, shape: tuple[int, int]) -> float:
+    def kl_prior(self, shape: tuple[int, int]) -> float:
         """KL(q(x_T | x_0) || prior); the reconstruction term is the step n = 1."""
         if self.mask is not None:
             return 0.0

@@ -204,7 +204,7 @@ class Dirichlet(Categorical):
         hot = torch.zeros_like(logits).scatter_(1, x0[:, None], 1.0)
         return (hot - torch.softmax(logits, 1)) * self._log_h(x_t, t)[1]
 
-    def ends(self, shape: tuple[int, int]) -> float:
+    def kl_prior(self, shape: tuple[int, int]) -> float:
         """KL(p_T || pi), exactly. The reconstruction at tau_min needs the network: dd.likelihood.estimate_bound."""
         return shape[0] * shape[1] * float(self.kernel.kl_prior(self.tau_max).max())
 

@@ -118,7 +118,7 @@ class Gaussian(Categorical):
         """L_simple = ||eps - eps_hat||^2 = abar / (1 - abar) ||e_k - p||^2 over all cells (Ho et al. 2020, eq. 14)."""
         return 2 * torch.exp(-self.clock.native(t)).reshape(-1).to(logits) * self.loss(logits, x0, x_t, t)
 
-    def ends(self, shape: tuple[int, int]) -> float:
+    def kl_prior(self, shape: tuple[int, int]) -> float:
         """KL(q(x_T | x_0) || N(0, I)), exactly. The reconstruction at t = 0 needs the network."""
         cells, abar = shape[0] * shape[1], float(self.alpha_bar(1.0))
         kl = 0.5 * (abar - self.K * (abar + np.log1p(-abar)))

@@ -80,7 +80,7 @@ class Pixels(Gaussian):
 
     simple_loss = loss
 
-    def ends(self, shape: tuple[int, int]) -> float:
+    def kl_prior(self, shape: tuple[int, int]) -> float:
         raise NotImplementedError("L_simple is no likelihood bound; compare this process by its samples")
 
 

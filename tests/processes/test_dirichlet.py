@@ -89,7 +89,7 @@ def test_pairwise_confusion_bounds_the_cross_entropy_of_unequal_corners(alpha: t
 def test_ends_are_as_small_as_promised(K: int, alpha: float | tuple[float, ...]) -> None:
     process = Dirichlet(K, 784, alpha if isinstance(alpha, float) else torch.tensor(alpha, dtype=torch.float64))
     assert 784 * pairwise_confusion(process.kernel, process.tau_min) <= 0.0102
-    assert 0 <= process.ends((28, 28)) <= 0.0102
+    assert 0 <= process.kl_prior((28, 28)) <= 0.0102
 
 
 @pytest.mark.parametrize("alpha", [(1.0, 1.0, 1.0), *UNEQUAL])
