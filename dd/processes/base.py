@@ -110,8 +110,7 @@ class Categorical:
 
     def clean(self, p: Tensor, generator: torch.Generator) -> Tensor:
         """Drawn from p, not its argmax: p is what the model means."""
-        u = torch.rand((p.shape[0], 1, *p.shape[2:]), generator=generator)
-        return (u >= p.cumsum(1)[:, :-1]).sum(1)
+        return draw(p.cumsum(1).movedim(1, -1), generator)
 
 
 def draw(cdf: Tensor, generator: torch.Generator) -> Tensor:

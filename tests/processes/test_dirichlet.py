@@ -162,6 +162,18 @@ def test_score_is_the_gradient_of_the_density() -> None:
     assert float((process.score(x, f, t) * direction).sum()) == pytest.approx(slope, rel=1e-3)
 
 
+def test_score_at_a_corner_is_the_fitness_for_alpha_1() -> None:
+    process, corner = Dirichlet(3, 16), torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)
+    f = torch.zeros(1, 3, 1, 1)
+    assert torch.equal(process.score(corner, f, 0.5), process.fitness(corner, f, 0.5))
+    assert bool(torch.isfinite(process.score(corner, f, 0.5)).all())
+
+
+def test_as_many_concentrations_as_categories() -> None:
+    with pytest.raises(ValueError, match="alpha has 2 concentrations, but there are K = 3 categories"):
+        Dirichlet(3, 16, torch.tensor([0.5, 1.5], dtype=torch.float64))
+
+
 def test_simple_loss_and_path_kl_agree_where_sigma_is_known() -> None:
     """For K = 2, Delta u zero-sum is (v, -v) / 2: ||.||^2 / 2 = v^2 / 4 and <v, Sigma v> / 2 = x (1 - x) v^2 / 2."""
     process, generator = Dirichlet(2, 1), torch.Generator().manual_seed(0)
