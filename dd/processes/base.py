@@ -15,7 +15,8 @@ from torch import Tensor
 
 from dd.processes.clock import Clock
 
-END_NATS = 0.01  # nats per image left at each end of a continuous process' path
+END_NATS = 0.01  # nats per image left at each end of a continuous process' path, at most
+OFFSET = 0.008  # s of the cosine schedules: Nichol & Dhariwal (2021), section 3.2; Hoogeboom et al. (2021)
 
 
 @dataclass(frozen=True)
