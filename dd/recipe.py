@@ -163,7 +163,7 @@ def sampling_schedule(config: dict[str, Any], sampler: str, schedule: str | None
 
 def check(recipe: Recipe, config: dict[str, Any]) -> Recipe:
     """The recipe with every field validated and converted for a model of this configuration; raises RecipeError."""
-    classes, data = config["network"]["classes"], config["data"]
+    classes, data = checkpoints.classes(config), config["data"]
     K, (H, W) = data["K"], grid_of(data)
     steps = whole(recipe.steps, "The number of steps", 1, MAX_STEPS)
     images = whole(recipe.images, "The number of images", 1, MAX_IMAGES)

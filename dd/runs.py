@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from dd import checkpoints
 from dd.checkpoints import Checkpoint
 from dd.data import grid_of
 from dd.looks import masked
@@ -59,7 +60,7 @@ class Run:
                 f"{checkpoint.sha256[:12]}): the picture would differ. Remove its sha256 to run it anyway"
             )
         self.recipe = dataclasses.replace(recipe, sha256=checkpoint.sha256)
-        self.labels = self._labels(self.config["network"]["classes"])
+        self.labels = self._labels(checkpoints.classes(self.config))
         self.generators = [torch.Generator().manual_seed(recipe.seed) for _ in recipe.lanes]
         self.look = models.look(recipe.checkpoint)
         given = recipe.given

@@ -38,6 +38,7 @@ import sys
 
 import torch
 
+from dd import checkpoints
 from dd.device import best_device, device
 from dd.processes import REGISTRY
 from dd.processes.d3pm import D3PM
@@ -94,7 +95,7 @@ def evaluate(args: argparse.Namespace) -> dict:
     if args.schedule not in (None, *grids(process_)):
         known = ", ".join(grids(process_))
         raise EvaluationError(f"{args.process} has no schedule {args.schedule!r}; choose one of {known}")
-    if args.guidance != 1.0 and not config["network"].get("classes", 0):
+    if args.guidance != 1.0 and not checkpoints.classes(config):
         raise EvaluationError(f"{checkpoint.name} knows no classes, so it cannot be guided; leave out --guidance")
     temperature, tilt = sampling_temperature(config, args.process, args.temperature, args.tilt)
     if args.temperature not in (None, temperature):

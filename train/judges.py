@@ -68,7 +68,7 @@ def sample(
     schedule = sampling_schedule(checkpoint.config, sampler, schedule)
     network = for_inference(deepcopy(checkpoint.network))
     generator = torch.Generator().manual_seed(seed)
-    classes = checkpoint.config["network"].get("classes", 0)
+    classes = checkpoints.classes(checkpoint.config)
     if not classes:
         labels = None
     elif labels is None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import gradio as gr
 
+from dd import checkpoints
 from dd.models import Models
 from dd.processes import OWN_NETWORK
 from dd.recipe import MAX_LANES, Lane, Recipe, RecipeError, sampling_schedule, temperature_of
@@ -158,7 +159,7 @@ def _row(run: Run, i: int, records: list[dict]) -> list[str]:
     temperature, tilt = temperature_of(made.temperature, made.tilt, lane.process)
     setting = lane.process, lane.method, steps, lane.schedule, made.guidance, temperature, tilt
     stored = find_samples(records, sha256, *setting) or {}
-    all_classes = made.label == "each" or not run.config["network"]["classes"]
+    all_classes = made.label == "each" or not checkpoints.classes(run.config)
     stored = stored if all_classes and not lane.options else {}
     bound = find_bound(records, sha256, lane.process, lane.method) or {}
     seconds = sum(views[i].milliseconds for views in run.views) / 1000

@@ -6,7 +6,7 @@ import random
 import gradio as gr
 import torch
 
-from dd.checkpoints import temperature
+from dd import checkpoints
 from dd.data import LABELS
 from dd.models import Models
 from dd.processes import OWN_NETWORK, REGISTRY, suits, traits
@@ -77,7 +77,7 @@ def title(lane: Lane) -> str:
 def class_choices(models: Models, checkpoint: str) -> list[tuple[str, str]]:
     """("0 t-shirt", "0"), ... for a class-conditional model, always with "any"."""
     config = models.config(checkpoint)
-    classes = config["network"].get("classes", 0)
+    classes = checkpoints.classes(config)
     if not classes:
         return [("any", "any")]
     names = config["data"].get("labels") or LABELS.get(config["data"]["source"], [str(i) for i in range(classes)])
@@ -119,7 +119,7 @@ def temperature_slider(models: Models, model: gr.Dropdown) -> gr.Slider:
     """The temperature chosen for the model to begin with, whatever model is chosen."""
 
     def own(name: str) -> float:
-        return temperature(models.config(name))
+        return checkpoints.temperature(models.config(name))
 
     slider = gr.Slider(
         *TEMPERATURES, own(model.value), step=0.05, label="Temperature",
