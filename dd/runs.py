@@ -21,7 +21,7 @@ from dd.checkpoints import Checkpoint
 from dd.data import grid_of
 from dd.looks import masked
 from dd.models import Models
-from dd.processes import OWN_NETWORK, REGISTRY, Process, process
+from dd.processes import Process, process
 from dd.processes.clock import entropy
 from dd.recipe import Recipe, RecipeError, check, temperature_of
 from dd.samplers import ONE_CALL, Denoiser, Frame, race, reverse, steps_for, time_grid
@@ -70,8 +70,9 @@ class Run:
             known = torch.where(torch.tensor(given.known) > 0, self.given, -1)
         self.processes = [process(lane.process, self.K, self.H * self.W) for lane in recipe.lanes]
         self.networks = [models.answering(recipe.checkpoint, p.architecture) for p in self.processes]
-        if known is not None and any(p.name in OWN_NETWORK for p in self.processes):
-            raise RecipeError("the DDPM on pixels knows no certain cells; choose another process to inpaint")
+        for process_ in self.processes:
+            if known is not None and not process_.categorical:
+                raise RecipeError(f"{process_.name} knows no certain cells; choose another process to inpaint")
         pairs = zip(self.networks, self.processes, strict=True)
         shared = {c.sha256: self._denoiser(c, p, known) for c, p in pairs}
         self._denoise = [shared[c.sha256] for c in self.networks]
@@ -86,7 +87,7 @@ class Run:
 
     def _denoiser(self, checkpoint: Checkpoint, process_: Process, known: Tensor | None) -> Denoiser:
         recipe = self.recipe
-        temperature, tilt = temperature_of(recipe.temperature, recipe.tilt, process_.name)
+        temperature, tilt = temperature_of(recipe.temperature, recipe.tilt, process_)
         return Denoiser(checkpoint.network, self.labels, recipe.guidance, known, temperature, tilt)
 
     def _labels(self, classes: int) -> Tensor | None:
@@ -179,7 +180,7 @@ class Run:
         start = time.perf_counter()
         state = self._picture(process_, frame.x, frame.t)
         bits = None
-        if process_.name in REGISTRY:
+        if process_.categorical:
             bits = float(entropy(frame.p.clamp(min=1e-12).log()).mean()) / math.log(2)
         guess = self.look.of_points(frame.p)
         milliseconds = 1000 * (frame.seconds + time.perf_counter() - start)

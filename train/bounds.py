@@ -42,7 +42,7 @@ def likelihood(bound: Bound, cells: int) -> dict[str, float]:
 def own_time(process_: Process, t: Tensor | float) -> Tensor:
     """tau of the Dirichlet diffusion, noise-to-signal ratio of the Gaussian, step of a chain."""
     v = process_.clock.native(t)
-    return v if isinstance(process_, D3PM) else v.exp()
+    return v if process_.clock.whole else v.exp()
 
 
 def by_decade(process_: Process, network: nn.Module, bound: Bound, x0: Tensor, generator: torch.Generator) -> list:
@@ -53,7 +53,7 @@ def by_decade(process_: Process, network: nn.Module, bound: Bound, x0: Tensor, g
     "leak") is an error in the numerics, or of a network that is worse below that time than at it.
     """
     tau = own_time(process_, bound.t)
-    first, last = own_time(process_, torch.tensor([0.0, 1.0])).clamp(min=1.0 if isinstance(process_, D3PM) else 0.0)
+    first, last = own_time(process_, torch.tensor([0.0, 1.0])).clamp(min=1.0 if process_.clock.whole else 0.0)
     rows = []
     for decade in range(floor(log10(first)), ceil(log10(last))):
         low, high = 10.0**decade, min(10.0 ** (decade + 1), float(last))
@@ -94,7 +94,7 @@ def decades_table(rows: list[dict]) -> str:
 
 
 def _clock_time(process_: Process, tau: float) -> float:
-    return float(process_.clock.t(tau if isinstance(process_, D3PM) else log(tau)))
+    return float(process_.clock.t(tau if process_.clock.whole else log(tau)))
 
 
 def cross_entropy_left(

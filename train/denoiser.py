@@ -24,7 +24,7 @@ from dd.device import autocast, best_device
 from dd.likelihood import estimate_bound, network_denoiser, training_loss
 from dd.looks import Decoded, GreyLevels
 from dd.networks.unet import Block, UNet
-from dd.processes import EVERY, REGISTRY, Process, process
+from dd.processes import EVERY, Process, process
 from dd.render import tile, to_image
 from dd.samplers import Denoiser, generate
 from train.codes import load_codes, load_grids
@@ -211,7 +211,7 @@ def held_out_loss(
     network: torch.nn.Module, process_: Process, x0: Tensor, generator: torch.Generator, device: torch.device
 ) -> float:
     """The bound, nats per image, without labels; for a process that has none, the loss."""
-    if process_.name in REGISTRY:
+    if "bound" in process_.losses:
         return estimate_bound(process_, network_denoiser(network), x0, None, 1, generator).mean
     parts = [float(mixture_loss(network, [(process_, len(x))], x, None, generator, device)[0]) for x in x0.split(100)]
     return sum(parts) / len(parts)

@@ -42,6 +42,8 @@ class Process(Protocol):
 
     name: str
     architecture: str  # of the networks that answer its evidence
+    categorical: bool  # whether states are categories or points of the simplex: a cell can be known, a temperature set
+    ordered: bool  # whether noise goes to neighbouring categories, which must have an order then
     K: int
     clock: Clock
     nichol: Clock | None  # to Nichol & Dhariwal's time, where the process has alpha_bar and another time of its own
@@ -50,7 +52,7 @@ class Process(Protocol):
     options: dict[str, Option]
     mask: int | None  # the state of a cell that stands for none of the categories
     continuous: bool  # whether the reconstruction at t = 0 is a term of its own, or one of the chain's steps
-    losses: tuple[str, ...]  # the kinds that dd.likelihood.training_loss offers for it
+    losses: tuple[str, ...]  # the kinds that dd.likelihood.training_loss offers; without "bound" there is none
 
     def prior(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
         """The state at t = 1 for shape (B, H, W)."""
@@ -95,6 +97,8 @@ class Categorical:
     """What processes share whose clean cells are categories and whose network sees the evidence alone."""
 
     architecture = "evidence-unet"
+    categorical = True
+    ordered = False
     nichol: Clock | None = None
     flow: str | None = None
     mask: int | None = None

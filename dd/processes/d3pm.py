@@ -32,7 +32,7 @@ class D3PM(Categorical):
     options: ClassVar[dict[str, Option]] = {}
 
     def __init__(self, K: int, transition: str = "absorbing", T: int = 1000, schedule: str | None = None):
-        self.K, self.T, self.name = K, T, f"d3pm-{transition}"
+        self.K, self.T, self.name, self.ordered = K, T, f"d3pm-{transition}", transition == "gaussian"
         schedule = schedule or ("linear" if transition == "gaussian" else "information")
         if transition == "gaussian":
             if schedule != "linear":

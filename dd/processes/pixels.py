@@ -22,6 +22,7 @@ class Pixels(Gaussian):
 
     name = "ddpm"
     architecture = "noise-unet"
+    categorical = False
     continuous = False
     losses = ("simple",)
 

@@ -6,7 +6,6 @@ import gradio as gr
 
 from dd import checkpoints
 from dd.models import Models
-from dd.processes import OWN_NETWORK
 from dd.recipe import MAX_LANES, Lane, Recipe, RecipeError, sampling_schedule, temperature_of
 from dd.results import find_bound, find_samples, read
 from dd.runs import Run
@@ -24,6 +23,7 @@ from dd.ui.controls import (
     recipe,
     seed_with_dice,
     temperature_slider,
+    tempered,
     title,
 )
 from dd.ui.engine import Engine
@@ -149,14 +149,14 @@ def _lanes(models: Models, model: str, pairs: list[str] | None) -> gr.Dropdown:
 
 def _has_temperature(pairs: list[str] | None) -> bool:
     """Whether any of the lanes has one: a network that regresses intensities has none."""
-    return not pairs or any(_lane(pair).process not in OWN_NETWORK for pair in pairs)
+    return not pairs or any(tempered(_lane(pair).process) for pair in pairs)
 
 
 def _row(run: Run, i: int, records: list[dict]) -> list[str]:
     """How long a lane took, and what is stored of exactly its settings; "not measured" where there is nothing."""
     made, lane, sha256 = run.recipe, run.recipe.lanes[i], run.networks[i].sha256
     steps = steps_for(made.steps, lane.method)
-    temperature, tilt = temperature_of(made.temperature, made.tilt, lane.process)
+    temperature, tilt = temperature_of(made.temperature, made.tilt, run.processes[i])
     setting = lane.process, lane.method, steps, lane.schedule, made.guidance, temperature, tilt
     stored = find_samples(records, sha256, *setting) or {}
     all_classes = made.label == "each" or not checkpoints.classes(run.config)

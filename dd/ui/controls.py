@@ -9,7 +9,7 @@ import torch
 from dd import checkpoints
 from dd.data import LABELS
 from dd.models import Models
-from dd.processes import OWN_NETWORK, REGISTRY, suits, traits
+from dd.processes import EVERY, OWN_NETWORK, REGISTRY, suits, traits
 from dd.recipe import TEMPERATURES, Lane, Recipe, RecipeError
 from dd.samplers import grids, time_grid
 
@@ -50,14 +50,20 @@ def process_choices(models: Models, model: str, inpaint: bool = False) -> list[t
     inpaint: those alone to which a cell can be known for certain.
     """
     names = [name for name in REGISTRY if suits(name, models.config(model)["data"])]
-    if not inpaint:
-        names += [name for name, made in OWN_NETWORK.items() if models.companion(model, made.architecture)]
+    names += [name for name in OWN_NETWORK if models.companion(model, traits(name).architecture)]
+    if inpaint:
+        names = [name for name in names if traits(name).categorical]
     return [(PROCESS_NAMES.get(name, name), name) for name in names]
 
 
 def method_choices(name: str) -> list[tuple[str, str]]:
     methods = traits(name).methods
     return [(METHOD_NAMES.get(method, method), method) for method in methods]
+
+
+def tempered(name: str) -> bool:
+    """Whether a temperature can be set; an unknown process is complained of elsewhere."""
+    return name not in EVERY or traits(name).categorical
 
 
 def schedule_choices(name: str) -> list[tuple[str, str]]:

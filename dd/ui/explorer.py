@@ -5,7 +5,6 @@ from pathlib import Path
 
 import gradio as gr
 
-from dd.processes import REGISTRY
 from dd.runs import Run
 from dd.ui.controls import refuse, title
 from dd.ui.session import Session
@@ -86,7 +85,7 @@ def path(run: Run, lane: int, image: int, row: int, col: int) -> dict:
     """The states x and posteriors p of one cell at every step: lists of K numbers."""
     if not run.trajectory:
         raise ValueError("this run is too long to keep a cell's path; choose fewer steps")
-    if run.processes[lane].name not in REGISTRY:
+    if not run.processes[lane].categorical:
         raise ValueError("the DDPM's pixels are numbers, not points of the simplex: there is no path to show")
     kept = len(run.trajectory[0][lane][0])
     if image >= kept:
