@@ -65,6 +65,11 @@ def resolve(source: str | Path) -> Path:
         raise CheckpointError(f"{source} is no folder here, and of the hub: {error}") from error
 
 
+def classes(config: dict[str, Any]) -> int:
+    """How many a denoiser's network knows; 0: none, it takes no label."""
+    return config["network"].get("classes", 0)
+
+
 def temperature(config: dict[str, Any]) -> float:
     """The one that was chosen for a checkpoint's samples; 1 is the network as it was trained."""
     return config.get("temperature", 1.0)

@@ -13,7 +13,7 @@ from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet, replicator
 from dd.samplers import Denoiser, time_grid
 
-Conditional = Callable[[Tensor, Tensor | None], Tensor]  # f (B, K, H, W) for evidence (B, K, H, W) and label (B,)
+LabelledDenoise = Callable[[Tensor, Tensor | None], Tensor]  # f (B, K, H, W) for evidence (B, K, H, W) and label (B,)
 
 
 # -- losses ----------------------------------------------------------------------------------------------------------
@@ -53,19 +53,20 @@ def training_loss(
 class Bound:
     """Upper bound on -log p(x_0) of N images.
 
-    t: (N, R) times drawn; path: (N, R) weighted rates, whose mean over R is the path part; ends: KL of the prior;
-    reconstruction: (N,) -log p(x_0 | x_t) at t = 0, zero for chains, whose first step it is.
+    t: (N, R) times drawn; path: (N, R) weighted rates, whose mean over R is the path part;
+    kl_prior: KL(q(x_1 | x_0) || prior); reconstruction: (N,) -log p(x_0 | x_t) at t = 0, zero for chains, whose first
+    step it is.
     """
 
     t: Tensor
     path: Tensor
-    ends: float
+    kl_prior: float
     reconstruction: Tensor | float = 0.0
 
     @property
     def total(self) -> Tensor:
         """The bound of each image: (N,)."""
-        return self.path.mean(1) + self.ends + self.reconstruction
+        return self.path.mean(1) + self.kl_prior + self.reconstruction
 
     @property
     def mean(self) -> float:
@@ -79,7 +80,7 @@ class Bound:
 
 def estimate_bound(
     process: Process,
-    denoise: Conditional,
+    labelled_denoise: LabelledDenoise,
     x0: Tensor,
     label: Tensor | None,
     repeats: int,
@@ -88,16 +89,17 @@ def estimate_bound(
 ) -> Bound:
     """Monte-Carlo estimate of the bound for clean images x0 (N, H, W), `repeats` times per image.
 
-    denoise(evidence, label): the network's f, for example `network_denoiser(network)`. A continuous process asks once
-    more per image, at t = 0, for the reconstruction term.
+    labelled_denoise(evidence, label): the network's f, for example `network_denoiser(network)`; batches bring labels of
+    their own, where a sampler's denoise(evidence, times) has those of its run built in (dd.samplers.Denoise). A
+    continuous process asks once more per image, at t = 0, for the reconstruction term.
     """
-    *_, bound = growing_bound(process, denoise, x0, label, repeats, generator, batch)
+    *_, bound = growing_bound(process, labelled_denoise, x0, label, repeats, generator, batch)
     return bound
 
 
 def growing_bound(
     process: Process,
-    denoise: Conditional,
+    labelled_denoise: LabelledDenoise,
     x0: Tensor,
     label: Tensor | None,
     repeats: int,
@@ -106,28 +108,29 @@ def growing_bound(
 ) -> Iterator[Bound]:
     """`estimate_bound` batch by batch: after each of them, the bound of the images so far."""
     t_all, path, reconstruction = [], [], []
-    ends = process.ends(tuple(x0.shape[1:]))
+    kl_prior = process.kl_prior(tuple(x0.shape[1:]))
     for part, part_label in _batches(x0, label, batch):
         t_rows, rows = [], []
         for _ in range(repeats):
             t, weight = process.times(len(part), generator)
             x_t = process.perturb(part, t, generator)
             l = process.evidence(x_t, t)
-            rate = process.loss(denoise(l, part_label) + l, part, x_t, t)
+            rate = process.loss(process.logits(labelled_denoise(l, part_label), l), part, x_t, t)
             t_rows.append(t)
             rows.append(weight * rate.double())
         t_all.append(torch.stack(t_rows, 1))
         path.append(torch.stack(rows, 1))
         if process.continuous:
             l = process.evidence(process.perturb(part, 0.0, generator), 0.0)
-            reconstruction.append(cross_entropy(denoise(l, part_label) + l, part).double())
+            logits = process.logits(labelled_denoise(l, part_label), l)
+            reconstruction.append(cross_entropy(logits, part).double())
         extra = torch.cat(reconstruction) if reconstruction else 0.0
-        yield Bound(torch.cat(t_all), torch.cat(path), ends, extra)
+        yield Bound(torch.cat(t_all), torch.cat(path), kl_prior, extra)
 
 
 def exact_vlb(
     process: D3PM,
-    denoise: Conditional,
+    labelled_denoise: LabelledDenoise,
     x0: Tensor,
     label: Tensor | None,
     steps: int,
@@ -149,16 +152,16 @@ def exact_vlb(
             t = process.clock.t(torch.tensor([float(n)]))
             x_n = process.perturb(part, t, generator)
             l = process.evidence(x_n, t)
-            logits = denoise(l, part_label) + l
+            logits = process.logits(labelled_denoise(l, part_label), l)
             terms.append(process.kl_between(logits, part, x_n, torch.tensor([n]), torch.tensor([s])).double())
         path.append(torch.stack(terms, 1) * len(moves))
     t = process.clock.t(torch.tensor([float(n) for n, _ in moves])).expand(len(x0), -1)
-    return Bound(t, torch.cat(path), process.ends(tuple(x0.shape[1:])))
+    return Bound(t, torch.cat(path), process.kl_prior(tuple(x0.shape[1:])))
 
 
 def ode_bound(
     process: Dirichlet,
-    denoise: Conditional,
+    labelled_denoise: LabelledDenoise,
     x0: Tensor,
     label: Tensor | None,
     steps: int,
@@ -176,7 +179,7 @@ def ode_bound(
 
     by Heun's method on `steps` equal steps of log tau. div v is the trace of J = dv/dx on the simplex's tangent space,
     E <eps, J eps> over zero-sum probes eps (Hutchinson) of length sqrt(K - 1) in every cell: a cell's own part of the
-    trace is exact then for K = 2. `denoise` must be differentiable.
+    trace is exact then for K = 2. `labelled_denoise` must be differentiable.
     """
     log_tau, h = np.linspace(np.log(process.tau_min), np.log(process.tau_max), steps + 1, retstep=True)
     t_grid = [0.0, *process.clock.t(torch.from_numpy(log_tau[1:-1])).tolist(), 1.0]
@@ -185,16 +188,17 @@ def ode_bound(
         x = process.perturb(part, 0.0, generator).double()
         l = process.evidence(x, 0.0)
         with torch.no_grad():
-            reconstruction = cross_entropy((denoise(l.float(), part_label) + l).double(), part)
+            logits = process.logits(labelled_denoise(l.float(), part_label), l)
+            reconstruction = cross_entropy(logits.double(), part)
         log_q = l.gather(1, part[:, None]).flatten(1).sum(1) + log_stationary(process, x)
         log_p = torch.zeros(len(part), dtype=torch.float64)
-        u, div = _flow(process, denoise, part_label, x, t_grid[0], probes, generator)
+        u, div = _flow(process, labelled_denoise, part_label, x, t_grid[0], probes, generator)
         for s in t_grid[1:]:
             guess = replicator(x, -u / 2, h)
-            u_guess, _ = _flow(process, denoise, part_label, guess, s, 0, generator)
+            u_guess, _ = _flow(process, labelled_denoise, part_label, guess, s, 0, generator)
             x = replicator(x, -(u + u_guess) / 4, h)
             div_before = div
-            u, div = _flow(process, denoise, part_label, x, s, probes, generator)
+            u, div = _flow(process, labelled_denoise, part_label, x, s, probes, generator)
             log_p = log_p + h * (div_before + div) / 2
         log_p = log_p + log_stationary(process, x)
         totals.append(log_q - log_p + reconstruction)
@@ -210,13 +214,14 @@ def log_stationary(process: Dirichlet, x: Tensor) -> Tensor:
 
 
 def _flow(
-    process: Dirichlet, denoise: Conditional, label: Tensor | None, x: Tensor, t: float, probes: int, g: torch.Generator
-) -> tuple[Tensor, Tensor]:
+    process: Dirichlet, labelled_denoise: LabelledDenoise, label: Tensor | None,
+    x: Tensor, t: float, probes: int, g: torch.Generator,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """tau u and Hutchinson's estimate of tau div v, both per unit of log tau: (B, K, ...), (B,)."""
     tau = float(process.tau(t))
     with torch.enable_grad():
         x = x.detach().requires_grad_(probes > 0)
-        u = tau * process.fitness(x, denoise(process.evidence(x, t).float(), label), t)
+        u = tau * process.fitness(x, labelled_denoise(process.evidence(x, t).float(), label), t)
         v = -x * (u - (x * u).sum(1, keepdim=True)) / 2
         div = torch.zeros(len(x), dtype=torch.float64)
         for _ in range(probes):
@@ -233,12 +238,12 @@ def _batches(x0: Tensor, label: Tensor | None, batch: int) -> list[tuple[Tensor,
     return list(zip(x0.split(batch), labels, strict=True))
 
 
-def network_denoiser(network: nn.Module) -> Conditional:
+def network_denoiser(network: nn.Module) -> LabelledDenoise:
     """(evidence, label) -> f for a trained network."""
     return lambda evidence, label: Denoiser(network, label)(evidence)
 
 
-def differentiable_denoiser(network: nn.Module) -> Conditional:
+def differentiable_denoiser(network: nn.Module) -> LabelledDenoise:
     """The same with gradients, in full precision, for `ode_bound`."""
     device = next(network.parameters()).device
 

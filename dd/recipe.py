@@ -8,7 +8,7 @@ from typing import Any
 
 from dd import checkpoints
 from dd.data import grid_of
-from dd.processes import EVERY, NO_ORDER, OWN_NETWORK, process, suits
+from dd.processes import EVERY, NO_ORDER, Process, process, suits
 from dd.samplers import default_grid, grids
 
 MAX_STEPS, MAX_IMAGES, MAX_LANES = 500, 64, 4
@@ -144,16 +144,16 @@ def chosen_temperature(config: dict[str, Any], temperature: float | None, tilt: 
     return T, k
 
 
-def temperature_of(temperature: float, tilt: float, process_name: str) -> tuple[float, float]:
+def temperature_of(temperature: float, tilt: float, process_: Process) -> tuple[float, float]:
     """Temperature and tilt of a lane: a network that regresses intensities, the DDPM's, has none."""
-    return (1.0, 0.0) if process_name in OWN_NETWORK else (temperature, tilt)
+    return (temperature, tilt) if process_.categorical else (1.0, 0.0)
 
 
 def sampling_temperature(
-    config: dict[str, Any], process_name: str, temperature: float | None = None, tilt: float | None = None
+    config: dict[str, Any], process_: Process, temperature: float | None = None, tilt: float | None = None
 ) -> tuple[float, float]:
     """The temperature and tilt that a process' samples are drawn at with this checkpoint."""
-    return temperature_of(*chosen_temperature(config, temperature, tilt), process_name)
+    return temperature_of(*chosen_temperature(config, temperature, tilt), process_)
 
 
 def sampling_schedule(config: dict[str, Any], sampler: str, schedule: str | None = None) -> str:
@@ -163,7 +163,7 @@ def sampling_schedule(config: dict[str, Any], sampler: str, schedule: str | None
 
 def check(recipe: Recipe, config: dict[str, Any]) -> Recipe:
     """The recipe with every field validated and converted for a model of this configuration; raises RecipeError."""
-    classes, data = config["network"]["classes"], config["data"]
+    classes, data = checkpoints.classes(config), config["data"]
     K, (H, W) = data["K"], grid_of(data)
     steps = whole(recipe.steps, "The number of steps", 1, MAX_STEPS)
     images = whole(recipe.images, "The number of images", 1, MAX_IMAGES)
@@ -185,10 +185,7 @@ def check(recipe: Recipe, config: dict[str, Any]) -> Recipe:
             f"({MAX_WORK:,} in all); lower one of them"
         )
     lanes = tuple(_check_lane(lane, K, H * W, config) for lane in recipe.lanes)
-    for lane in lanes:
-        if not suits(lane.process, data):
-            raise RecipeError(NO_ORDER.format(lane.process))
-    if all(lane.process in OWN_NETWORK for lane in lanes):
+    if not any(process(lane.process, K, H * W).categorical for lane in lanes):
         temperature, tilt = 1.0, 0.0
     given = None if recipe.given is None else _check_given(recipe.given, K, H, W)
     return dataclasses.replace(
@@ -215,6 +212,8 @@ def grid(rows: object, name: str, K: int, H: int, W: int) -> Cells:
 def _check_lane(lane: Lane, K: int, cells: int, config: dict[str, Any]) -> Lane:
     if not isinstance(lane.process, str) or lane.process not in EVERY:
         raise RecipeError(f"there is no process {str(lane.process)[:40]!r}; choose one of {', '.join(EVERY)}")
+    if not suits(lane.process, config["data"]):  # before tables of that many categories are built
+        raise RecipeError(NO_ORDER.format(lane.process))
     process_ = process(lane.process, K, cells)
     method = process_.methods[0] if lane.method == "default" else lane.method
     if method not in process_.methods:

@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-FLOWS = {"dirichlet": ("ode", "heun"), "gaussian": ("ddim", "heun")}  # samplers that follow a flow, a law of its own
+from dd.processes import Process, traits
+
 RESULTS = Path(__file__).parent.parent / "docs" / "results.jsonl"
 
 
@@ -57,12 +58,17 @@ def find_samples(
     return _best(records, wanted)
 
 
+def follows_flow(process: Process, sampler: str) -> bool:
+    """Whether a sampler of the process follows its probability flow, which has a law and a bound of its own."""
+    return process.flow is not None and sampler in (process.flow, "heun")
+
+
 def find_bound(records: list[dict[str, Any]], sha256: str, process: str, sampler: str = "") -> dict[str, Any] | None:
     """The continuous-time bound of that checkpoint and process, or of its flow for a sampler that follows it.
 
     None: not measured.
     """
-    kind = "flow-bound" if sampler in FLOWS.get(process, ()) else "bound"
+    kind = "flow-bound" if sampler and follows_flow(traits(process), sampler) else "bound"
     return _best(records, {"kind": kind, "sha256": sha256, "process": process})
 
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from dd import results
+from dd import checkpoints, results
 from dd.checkpoints import Checkpoint
 from dd.data import grid_of
 from dd.looks import masked
 from dd.models import Models
-from dd.processes import OWN_NETWORK, REGISTRY, Process, process
+from dd.processes import Process, process
 from dd.processes.clock import entropy
 from dd.recipe import Recipe, RecipeError, check, temperature_of
 from dd.samplers import ONE_CALL, Denoiser, Frame, race, reverse, steps_for, time_grid
@@ -61,7 +61,7 @@ class Run:
                 "temperature and tilt, if it is an old one without them) to run it anyway"
             )
         self.recipe = dataclasses.replace(recipe, sha256=checkpoint.sha256)
-        self.labels = self._labels(self.config["network"]["classes"])
+        self.labels = self._labels(checkpoints.classes(self.config))
         self.generators = [torch.Generator().manual_seed(recipe.seed) for _ in recipe.lanes]
         self.look = models.look(recipe.checkpoint)
         given = recipe.given
@@ -71,8 +71,9 @@ class Run:
             known = torch.where(torch.tensor(given.known) > 0, self.given, -1)
         self.processes = [process(lane.process, self.K, self.H * self.W) for lane in recipe.lanes]
         self.networks = [models.answering(recipe.checkpoint, p.architecture) for p in self.processes]
-        if known is not None and any(p.name in OWN_NETWORK for p in self.processes):
-            raise RecipeError("the DDPM on pixels knows no certain cells; choose another process to inpaint")
+        for process_ in self.processes:
+            if known is not None and not process_.categorical:
+                raise RecipeError(f"{process_.name} knows no certain cells; choose another process to inpaint")
         pairs = zip(self.networks, self.processes, strict=True)
         shared = {c.sha256: self._denoiser(c, p, known) for c, p in pairs}
         self._denoise = [shared[c.sha256] for c in self.networks]
@@ -87,7 +88,7 @@ class Run:
 
     def _denoiser(self, checkpoint: Checkpoint, process_: Process, known: Tensor | None) -> Denoiser:
         recipe = self.recipe
-        temperature, tilt = temperature_of(recipe.temperature, recipe.tilt, process_.name)
+        temperature, tilt = temperature_of(recipe.temperature, recipe.tilt, process_)
         return Denoiser(checkpoint.network, self.labels, recipe.guidance, known, temperature, tilt)
 
     def _labels(self, classes: int) -> Tensor | None:
@@ -148,9 +149,9 @@ class Run:
         if bound is not None:
             bound = {"nats": bound["nll_nats"], "stderr": bound["nll_stderr"], "images": bound["images"]}
         samples = None
-        all_classes = made.label == "each" or not self.config["network"]["classes"]
+        all_classes = made.label == "each" or not checkpoints.classes(self.config)
         if all_classes and not lane.options and made.given is None:
-            temperature = temperature_of(made.temperature, made.tilt, lane.process)
+            temperature = temperature_of(made.temperature, made.tilt, self.processes[i])
             setting = lane.process, lane.method, self._steps()[i], lane.schedule, made.guidance, *temperature
             samples = results.find_samples(records, sha256, *setting)
         keys = {"fid": "fid", "fid_floor": "fid_floor", "samples": "images", "accuracy": "accuracy"}
@@ -199,7 +200,7 @@ class Run:
         start = time.perf_counter()
         state = self._picture(process_, frame.x, frame.t)
         bits = None
-        if process_.name in REGISTRY:
+        if process_.categorical:
             bits = float(entropy(frame.p.clamp(min=1e-12).log()).mean()) / math.log(2)
         guess = self.look.of_points(frame.p)
         milliseconds = 1000 * (frame.seconds + time.perf_counter() - start)

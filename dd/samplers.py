@@ -291,7 +291,11 @@ def generate(
     **options: float,
 ) -> Tensor:
     """Clean categories (B, H, W), by `steps` reverse steps of `method` (the process' first by default) on a schedule
-    (the method's own by default)."""
+    (the method's own by default).
+
+    denoise(evidence, times): the network's f, with the labels of this run built in (`Denoiser`); a bound's
+    labelled_denoise(evidence, label) is told them with every batch (dd.likelihood.LabelledDenoise).
+    """
     method = method or process.methods[0]
     times = time_grid(process, steps, schedule or default_grid(method))
     x = process.prior(shape, generator)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dd import checkpoints, results
+from dd.processes import traits
 from dd.recipe import sampling_temperature
 from train.results import current, page
 
@@ -101,7 +102,7 @@ def test_the_readmes_table_is_what_was_measured_of_the_shipped_weights(name):
         folder = ROOT / "checkpoints" / checkpoint
         sha256, config = checkpoints.sha256(folder / "model.safetensors"), checkpoints.read_config(folder)
         process, sampler = ROWS[name]
-        own = sampling_temperature(config, process)
+        own = sampling_temperature(config, traits(process))
         cells = (
             results.find_samples(records, sha256, process, sampler, calls, "cosine", 1.0, *own)
             for calls in (10, 25, 100)

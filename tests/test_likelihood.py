@@ -76,7 +76,7 @@ def test_exact_vlb_by_enumeration(name: str) -> None:
         l = chain.evidence(x_n, t)
         kl = chain.kl_between(toy.denoise(l) + l, x0, x_n, n_, n_ - 1)
         path += float(torch.where(weight > 0, weight * kl, 0.0).sum())
-    L_vb = path + chain.ends((1, 3))
+    L_vb = path + chain.kl_prior((1, 3))
     assert toy.entropy * (1 - 1e-6) <= L_vb <= toy.entropy * 1.001
 
 

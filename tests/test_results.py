@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dd import results
+from dd.processes import EVERY, traits
 
 
 def test_the_look_up_prefers_the_test_split_then_more_images():
@@ -25,6 +26,16 @@ def test_the_calls_at_which_samples_of_these_weights_were_measured():
     assert results.sampled_calls(records, {"a"}) == [10, 50]
     assert results.sampled_calls(records, {"a", "b"}) == [10, 25, 50]
     assert results.sampled_calls(records, set()) == []
+
+
+def test_a_sampler_of_a_flow_has_the_flow_s_bound():
+    record = {"sha256": "a", "process": "gaussian", "split": "test", "images": 1}
+    every = [record | {"kind": kind} for kind in ("bound", "flow-bound")]
+    kinds = [results.find_bound(every, "a", "gaussian", sampler)["kind"] for sampler in ("ddpm", "ddim", "heun")]
+    assert kinds == ["bound", "flow-bound", "flow-bound"]
+    made = {name: traits(name) for name in EVERY if "bound" in traits(name).losses}
+    flows = {(name, method) for name, p in made.items() for method in p.methods if results.follows_flow(p, method)}
+    assert flows == {("dirichlet", "ode"), ("dirichlet", "heun"), ("gaussian", "ddim"), ("gaussian", "heun")}
 
 
 @pytest.mark.parametrize(

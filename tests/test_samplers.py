@@ -238,9 +238,11 @@ def test_nichol_and_dhariwal_s_schedule_is_the_gaussian_s() -> None:
 
 
 @pytest.mark.parametrize("name", ["d3pm-absorbing", "d3pm-uniform", "d3pm-gaussian", "multinomial"])
-def test_every_call_of_a_chain_is_a_step_of_its_own(name: str) -> None:
-    """N steps between the ends visit N + 1 places of the chain, whatever the schedule; a start keeps its own."""
-    chain = process(name, 4, 64)
+@pytest.mark.parametrize("K", [4, 16])
+def test_every_call_of_a_chain_is_a_step_of_its_own(name: str, K: int) -> None:
+    """N steps between the ends visit N + 1 places of the chain, whatever the schedule, and T steps every one of them;
+    a start keeps its own."""
+    chain = process(name, K, 64)
     for kind in EVERYWHERE:
         for steps in (1, 10, 100, 500, 1000):
             n = torch.tensor([int(chain.index(t)) for t in time_grid(chain, steps, kind)])

@@ -103,7 +103,7 @@ def test_nothing_breaks_at_extreme_concentrations(K: int, alpha: float) -> None:
                 y = process.step(x, f, t, s, method, generator)
                 assert torch.allclose(y.sum(1), torch.ones(2000, 1, 1), atol=1e-5), method
     assert bool(torch.isfinite(process.evidence(process.prior((2000, 1, 1), generator), 1.0)).all())
-    assert 0 <= process.ends((28, 28)) <= 0.0102
+    assert 0 <= process.kl_prior((28, 28)) <= 0.0102
 
 
 @pytest.mark.parametrize("K", [2, 256])

@@ -42,7 +42,7 @@ def likelihood(bound: Bound, cells: int) -> dict[str, float]:
 def own_time(process_: Process, t: Tensor | float) -> Tensor:
     """tau of the Dirichlet diffusion, noise-to-signal ratio of the Gaussian, step of a chain."""
     v = process_.clock.native(t)
-    return v if isinstance(process_, D3PM) else v.exp()
+    return v if process_.clock.whole else v.exp()
 
 
 def by_decade(process_: Process, network: nn.Module, bound: Bound, x0: Tensor, generator: torch.Generator) -> list:
@@ -53,7 +53,7 @@ def by_decade(process_: Process, network: nn.Module, bound: Bound, x0: Tensor, g
     "leak") is an error in the numerics, or of a network that is worse below that time than at it.
     """
     tau = own_time(process_, bound.t)
-    first, last = own_time(process_, torch.tensor([0.0, 1.0])).clamp(min=1.0 if isinstance(process_, D3PM) else 0.0)
+    first, last = own_time(process_, torch.tensor([0.0, 1.0])).clamp(min=1.0 if process_.clock.whole else 0.0)
     rows = []
     for decade in range(floor(log10(first)), ceil(log10(last))):
         low, high = 10.0**decade, min(10.0 ** (decade + 1), float(last))
@@ -94,18 +94,18 @@ def decades_table(rows: list[dict]) -> str:
 
 
 def _clock_time(process_: Process, tau: float) -> float:
-    return float(process_.clock.t(tau if isinstance(process_, D3PM) else log(tau)))
+    return float(process_.clock.t(tau if process_.clock.whole else log(tau)))
 
 
 def cross_entropy_left(
     process_: Process, network: nn.Module, x0: Tensor, t: float, generator: torch.Generator
 ) -> Tensor:  # fmt: skip
     """-log p(x_0 | x_t) of each image, cell by cell: (N,) nats."""
-    denoise, out = network_denoiser(network), []
+    labelled_denoise, out = network_denoiser(network), []
     for part in x0.split(BATCH):
         l = process_.evidence(process_.perturb(part, t, generator), t)
-        logits = (denoise(l, None) + l).double()
-        out.append(cross_entropy(logits, part))
+        logits = process_.logits(labelled_denoise(l, None), l)
+        out.append(cross_entropy(logits.double(), part))
     return torch.cat(out)
 
 
@@ -119,9 +119,9 @@ def continuous_bound(
 def chain_bound(
     chain: D3PM, network: nn.Module, x0: Tensor, steps: int, schedule: str, generator: torch.Generator
 ) -> Bound:
-    """L_vb of sampling the chain in that many steps of that schedule, without class label; of T steps, all of them."""
-    grid = "native" if steps == chain.T else schedule
-    return exact_vlb(chain, network_denoiser(network), x0, None, steps, generator, grid, BATCH)
+    """L_vb of sampling the chain in that many steps of that schedule, without class label; T steps are all of them,
+    whatever the schedule."""
+    return exact_vlb(chain, network_denoiser(network), x0, None, steps, generator, schedule, BATCH)
 
 
 def flow_bound(process_: Dirichlet, network: nn.Module, x0: Tensor, generator: torch.Generator) -> Bound:

@@ -3,7 +3,7 @@
     python -m train.denoiser --config train/configs/digits.yaml --data-root DATA --minutes 150 [--resume]
 
 A configuration may choose losses by process, for example `losses: {d3pm-uniform: hybrid, dirichlet: cross-entropy}`;
-the bound is what is minimised otherwise.
+the bound is what is minimised otherwise. `hybrid: 0.1` is the lambda of hybrid losses, L_vb + lambda CE; 1 otherwise.
 
 Several processes: torchrun --nproc-per-node 2 -m train.denoiser ... (or accelerate launch). Every random number of a
 step is a function of (seed, step, rank), so a resumed run continues exactly as an uninterrupted one would.
@@ -24,7 +24,7 @@ from dd.device import autocast, best_device
 from dd.likelihood import estimate_bound, network_denoiser, training_loss
 from dd.looks import Decoded, GreyLevels
 from dd.networks.unet import Block, UNet
-from dd.processes import EVERY, REGISTRY, Process, process
+from dd.processes import EVERY, Process, process
 from dd.render import tile, to_image
 from dd.samplers import Denoiser, generate
 from train.codes import load_codes, load_grids
@@ -44,11 +44,12 @@ def mixture_loss(
     generator: torch.Generator,
     device: torch.device,
     kinds: dict[str, str] | None = None,
+    lam: float = 1.0,
 ) -> tuple[Tensor, dict[str, float]]:
     """Mean loss per image, the batch dealt out to the processes; one network call.
 
     kinds: of loss, by process (dd.likelihood.training_loss); a process' first, where nothing else is said: the bound's
-    Monte-Carlo estimate in nats, the DDPM's L_simple.
+    Monte-Carlo estimate in nats, the DDPM's L_simple. lam: of the cross-entropy in hybrid losses.
     """
     kinds = kinds or {}
     evidence, pieces = [], []
@@ -65,7 +66,7 @@ def mixture_loss(
     for (process_, x0_part, x_t, t, weight), (f_part, l_part) in zip(pieces, answers, strict=True):
         logits = process_.logits(f_part, l_part)
         kind = kinds.get(process_.name, process_.losses[0])
-        loss = training_loss(process_, kind, logits, x0_part, x_t, t, weight).float()
+        loss = training_loss(process_, kind, logits, x0_part, x_t, t, weight, lam).float()
         losses.append(loss)
         report[process_.name] = float(loss.detach().mean())
     return torch.cat(losses).mean(), report
@@ -95,8 +96,8 @@ class Trainer:
         """One step on categories (B, H, W) and labels (B,); what is to be logged of it."""
         rate = cosine_rate(self.config["rate"], progress)
         self.optimiser.set_rate(rate)
-        losses = self.config.get("losses")
-        loss, report = mixture_loss(self.model, self.parts, x0, label, generator, self.device, losses)
+        kinds, lam = self.config.get("losses"), self.config.get("hybrid", 1.0)
+        loss, report = mixture_loss(self.model, self.parts, x0, label, generator, self.device, kinds, lam)
         self.optimiser.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config["clip"])
@@ -154,7 +155,8 @@ def main(argv: list[str] | None = None) -> None:
         averaged, generator = trainer.averaged(), torch.Generator().manual_seed(1)
         x0 = to_cells(some(held_out.images, args.held_out), K, how, generator)
         bounds = {p.name: held_out_loss(averaged, p, x0, generator, device) for p, _ in trainer.parts}
-        labels = torch.arange(40) % config["network"]["classes"] if config["network"]["classes"] else None
+        classes = checkpoints.classes(config)
+        labels = torch.arange(40) % classes if classes else None
         x = generate(trainer.parts[0][0], Denoiser(averaged, labels), (40, H, W), steps=64, generator=generator)
         picture = tile(torch.from_numpy(look.of_cells(x)) / 254, columns=10)
         to_image(picture, scale=2).save(loop.out / f"samples-{loop.budget.step:06d}.png")
@@ -174,8 +176,8 @@ def load_data(config: dict, args: argparse.Namespace) -> tuple[Labelled, Labelle
     if data["source"] == "folder":
         files, size = [files_of(Path(args.data_root) / data["folder"], s, data) for s in splits], data["grid"][0]
         train, data["labels"] = greys(files[0], size, data.get("mirror", False))
-        if len(data["labels"]) != config["network"]["classes"] != 0:
-            raise ValueError(f"the classes {data['labels']} are not the {config['network']['classes']} of the network")
+        if len(data["labels"]) != (classes := checkpoints.classes(config)) != 0:
+            raise ValueError(f"the classes {data['labels']} are not the {classes} of the network")
         return train, greys(files[1], size)[0], GreyLevels(data["K"])
     return *(load(data["source"], split, args.data_root) for split in splits), GreyLevels(data["K"])
 
@@ -209,7 +211,7 @@ def held_out_loss(
     network: torch.nn.Module, process_: Process, x0: Tensor, generator: torch.Generator, device: torch.device
 ) -> float:
     """The bound, nats per image, without labels; for a process that has none, the loss."""
-    if process_.name in REGISTRY:
+    if "bound" in process_.losses:
         return estimate_bound(process_, network_denoiser(network), x0, None, 1, generator).mean
     parts = [float(mixture_loss(network, [(process_, len(x))], x, None, generator, device)[0]) for x in x0.split(100)]
     return sum(parts) / len(parts)
@@ -217,7 +219,7 @@ def held_out_loss(
 
 def drop_labels(labels: Tensor, config: dict, generator: torch.Generator) -> Tensor | None:
     """Replace a share of the labels by "any", for guidance and for the unconditional bound."""
-    classes = config["network"]["classes"]
+    classes = checkpoints.classes(config)
     if not classes:
         return None
     dropped = torch.rand(len(labels), generator=generator) < config["drop_label"]

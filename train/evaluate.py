@@ -38,12 +38,12 @@ import sys
 
 import torch
 
+from dd import checkpoints
 from dd.device import best_device, device
-from dd.processes import REGISTRY
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.recipe import sampling_schedule, sampling_temperature
-from dd.results import FLOWS
+from dd.results import follows_flow
 from dd.samplers import calls_per_step, grids
 from train import evaluate_vqvae
 from train.bounds import (
@@ -81,7 +81,7 @@ def evaluate(args: argparse.Namespace) -> dict:
     checkpoint = load_denoiser(args.checkpoint, device)
     config = checkpoint.config
     process_ = process_for(checkpoint, args.process)
-    if "nll" in args.metrics and args.process not in REGISTRY:
+    if "nll" in args.metrics and "bound" not in process_.losses:
         raise EvaluationError(f"{args.process} has no likelihood bound; leave nll out of --metrics")
     sampler = args.sampler or process_.methods[0]
     if sampler not in process_.methods:
@@ -89,9 +89,9 @@ def evaluate(args: argparse.Namespace) -> dict:
     if args.schedule not in (None, *grids(process_)):
         known = ", ".join(grids(process_))
         raise EvaluationError(f"{args.process} has no schedule {args.schedule!r}; choose one of {known}")
-    if args.guidance != 1.0 and not config["network"].get("classes", 0):
+    if args.guidance != 1.0 and not checkpoints.classes(config):
         raise EvaluationError(f"{checkpoint.name} knows no classes, so it cannot be guided; leave out --guidance")
-    temperature, tilt = sampling_temperature(config, args.process, args.temperature, args.tilt)
+    temperature, tilt = sampling_temperature(config, process_, args.temperature, args.tilt)
     if args.temperature not in (None, temperature):
         raise EvaluationError(f"{args.process} regresses intensities and has no temperature; leave out --temperature")
     if args.tilt not in (None, tilt):
@@ -118,7 +118,7 @@ def evaluate(args: argparse.Namespace) -> dict:
         if isinstance(process_, D3PM):
             vlb = chain_bound(process_, checkpoint.network, x0, args.steps, record["schedule"], noise())
             record |= {"vlb_nats": vlb.mean, "vlb_stderr": stderr(vlb.total)}
-        if isinstance(process_, Dirichlet) and sampler in FLOWS["dirichlet"]:
+        if isinstance(process_, Dirichlet) and follows_flow(process_, sampler):
             ode = flow_bound(process_, checkpoint.network, x0[:ODE_IMAGES], noise())
             record |= {"ode_nats": ode.mean, "ode_stderr": stderr(ode.total), "ode_images": len(ode.total)}
         if args.by_decade:

@@ -64,11 +64,11 @@ def sample(
     schedule, temperature, tilt: None for the checkpoint's own. labels: (N,), where the
     network knows classes; drawn uniformly if none are given.
     """
-    temperature, tilt = sampling_temperature(checkpoint.config, process_.name, temperature, tilt)
+    temperature, tilt = sampling_temperature(checkpoint.config, process_, temperature, tilt)
     schedule = sampling_schedule(checkpoint.config, sampler, schedule)
     network = for_inference(deepcopy(checkpoint.network))
     generator = torch.Generator().manual_seed(seed)
-    classes = checkpoint.config["network"].get("classes", 0)
+    classes = checkpoints.classes(checkpoint.config)
     if not classes:
         labels = None
     elif labels is None:

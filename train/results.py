@@ -32,7 +32,7 @@ from dd.device import best_device, device
 from dd.likelihood import Bound
 from dd.metrics import NEIGHBOURS
 from dd.perceptual import WEIGHTS
-from dd.processes import EVERY, REGISTRY, Process, suits
+from dd.processes import EVERY, Process, suits
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.recipe import sampling_schedule, sampling_temperature
@@ -113,7 +113,7 @@ def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[Job]:
 
 
 def _bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]], device: torch.device) -> Iterator[Job]:
-    for checkpoint, process_ in (pair for pair in pairs if pair[1].name in REGISTRY):
+    for checkpoint, process_ in (pair for pair in pairs if "bound" in pair[1].losses):
         setting = _setting(args, checkpoint, process_, "bound") | {"images": args.bound_images}
         yield setting, _bound_job(args, checkpoint, device, setting, partial(bounds.continuous_bound, process_))
 
@@ -124,7 +124,7 @@ def _samples(
     configs = {checkpoint.sha256: checkpoint.config for checkpoint, *_ in cells}
     judge = cache(lambda sha256: judges.find_judge(configs[sha256], args, device))
     for checkpoint, process_, sampler, calls in cells:
-        temperature, tilt = sampling_temperature(checkpoint.config, process_.name, args.temperature, args.tilt)
+        temperature, tilt = sampling_temperature(checkpoint.config, process_, args.temperature, args.tilt)
         setting = _setting(args, checkpoint, process_, "samples") | _sampling(args, checkpoint.config, sampler, calls)
         setting |= {"temperature": temperature, "tilt": tilt, "images": args.images}
         judge_ = judge(checkpoint.sha256)

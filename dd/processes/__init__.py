@@ -23,13 +23,12 @@ REGISTRY: dict[str, Callable[..., Process]] = {
 
 OWN_NETWORK: dict[str, Callable[..., Process]] = {"ddpm": Pixels}  # not answered by the evidence network
 EVERY = REGISTRY | OWN_NETWORK
-ORDERED = ("d3pm-gaussian",)  # whose noise goes to neighbouring categories
 NO_ORDER = "{} needs categories in an order, and codes have none; choose another process"
 
 
 def suits(name: str, data: dict[str, Any]) -> bool:
     """Whether the process means something for these data (of a configuration): the codes of a VQ-VAE have no order."""
-    return name not in ORDERED or "vqvae" not in data
+    return "vqvae" not in data or not traits(name).ordered
 
 
 def process(name: str, K: int, cells: int) -> Process:
@@ -40,7 +39,7 @@ def process(name: str, K: int, cells: int) -> Process:
 
 
 def traits(name: str) -> Process:
-    """A process for what is the same whatever K and the number of cells are: methods, options, architecture."""
+    """A process for what is the same whatever K and the number of cells are: methods, options, losses, architecture."""
     return process(name, 2, 784)
 
 

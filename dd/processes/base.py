@@ -15,7 +15,8 @@ from torch import Tensor
 
 from dd.processes.clock import Clock
 
-END_NATS = 0.01  # nats per image left at each end of a continuous process' path
+END_NATS = 0.01  # nats per image left at each end of a continuous process' path, at most
+OFFSET = 0.008  # s of the cosine schedules: Nichol & Dhariwal (2021), section 3.2; Hoogeboom et al. (2021)
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Process(Protocol):
 
     name: str
     architecture: str  # of the networks that answer its evidence
+    categorical: bool  # whether states are categories or points of the simplex: a cell can be known, a temperature set
+    ordered: bool  # whether noise goes to neighbouring categories, which must have an order then
     K: int
     clock: Clock
     nichol: Clock | None  # to Nichol & Dhariwal's time, where the process has alpha_bar and another time of its own
@@ -49,7 +52,7 @@ class Process(Protocol):
     options: dict[str, Option]
     mask: int | None  # the state of a cell that stands for none of the categories
     continuous: bool  # whether the reconstruction at t = 0 is a term of its own, or one of the chain's steps
-    losses: tuple[str, ...]  # the kinds that dd.likelihood.training_loss offers for it
+    losses: tuple[str, ...]  # the kinds that dd.likelihood.training_loss offers; without "bound" there is none
 
     def prior(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
         """The state at t = 1 for shape (B, H, W)."""
@@ -74,7 +77,7 @@ class Process(Protocol):
     def loss(self, logits: Tensor, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """The bound's rate at t, nats per image: (B,)."""
 
-    def ends(self, shape: tuple[int, int]) -> float:
+    def kl_prior(self, shape: tuple[int, int]) -> float:
         """KL(q(x_1 | x_0) || prior), nats per image: an upper bound over x_0."""
 
     def simplex(self, x_t: Tensor) -> Tensor:
@@ -94,6 +97,8 @@ class Categorical:
     """What processes share whose clean cells are categories and whose network sees the evidence alone."""
 
     architecture = "evidence-unet"
+    categorical = True
+    ordered = False
     nichol: Clock | None = None
     flow: str | None = None
     mask: int | None = None
@@ -110,8 +115,7 @@ class Categorical:
 
     def clean(self, p: Tensor, generator: torch.Generator) -> Tensor:
         """Drawn from p, not its argmax: p is what the model means."""
-        u = torch.rand((p.shape[0], 1, *p.shape[2:]), generator=generator)
-        return (u >= p.cumsum(1)[:, :-1]).sum(1)
+        return draw(p.cumsum(1).movedim(1, -1), generator)
 
 
 def draw(cdf: Tensor, generator: torch.Generator) -> Tensor:

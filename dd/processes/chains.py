@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dd.processes.base import OFFSET
+
 SCHEDULES = ("information", "cosine", "linear")  # linear: in alpha_bar, which for the absorbing chain is information
 FORGOTTEN = -7.0  # log amplitude left of the discretised Gaussian chain's slowest mode
 
@@ -118,8 +120,10 @@ def _alpha_bar(schedule: str, T: int, information_of) -> np.ndarray:
     t = np.arange(T + 1) / T
     if schedule == "linear":
         alpha_bar = 1 - t
-    elif schedule == "cosine":  # Hoogeboom et al. 2021, after Nichol & Dhariwal 2021
-        g = np.cos((t + 0.008) / 1.008 * np.pi / 2)
+    elif schedule == "cosine":
+        # cos, where Nichol & Dhariwal (2021) have cos^2: Hoogeboom et al.'s (2021) alpha is the square root of theirs,
+        # and their program takes it ("the alpha in our paper is the alpha_sqrt from the Gaussian diffusion").
+        g = np.cos((t + OFFSET) / (1 + OFFSET) * np.pi / 2)
         alpha_bar = g / g[0]
     elif schedule == "information":
         fine = 1 - np.geomspace(1e-12, 1, 4096)[::-1]

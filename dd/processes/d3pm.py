@@ -32,7 +32,7 @@ class D3PM(Categorical):
     options: ClassVar[dict[str, Option]] = {}
 
     def __init__(self, K: int, transition: str = "absorbing", T: int = 1000, schedule: str | None = None):
-        self.K, self.T, self.name = K, T, f"d3pm-{transition}"
+        self.K, self.T, self.name, self.ordered = K, T, f"d3pm-{transition}", transition == "gaussian"
         schedule = schedule or ("linear" if transition == "gaussian" else "information")
         if transition == "gaussian":
             if schedule != "linear":
@@ -65,11 +65,13 @@ class D3PM(Categorical):
     # -- forward -----------------------------------------------------------------------------------------------------
 
     def prior(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+        """x_T: the mask in every cell, where there is one, else uniform over the categories: (B, H, W)."""
         if self.mask is not None:
             return torch.full(shape, self.mask)
         return torch.randint(0, self.K, shape, generator=generator)
 
     def perturb(self, x0: Tensor, t: Tensor | float, generator: torch.Generator) -> Tensor:
+        """x_t ~ Qbar_t[x_0, .]: (B, H, W) states."""
         cdf = self._bar(self.index(t))[:, : self.K].cumsum(-1)  # (B, K, S)
         batch = torch.arange(len(x0)).view(-1, *(1,) * (x0.ndim - 1)) if len(cdf) > 1 else 0
         return draw(cdf[batch, x0], generator)
@@ -95,6 +97,7 @@ class D3PM(Categorical):
         return out / out.sum(-1, keepdim=True)
 
     def step(self, x_t: Tensor, f: Tensor, t: float, s: float, method: str, generator: torch.Generator) -> Tensor:
+        """x_s ~ p(x_s | x_t), drawn from the posterior in the module's docstring: (B, H, W)."""
         if method not in self.methods:
             raise ValueError(f"unknown method {method!r}; choose one of {', '.join(self.methods)}")
         n, s_ = self.index(t), self.index(s)
@@ -107,6 +110,7 @@ class D3PM(Categorical):
         return self.posterior(self._weights(f, self.evidence(x_t, t)), x_t.flatten(1), n, s)
 
     def _weights(self, f: Tensor, l: Tensor) -> Tensor:
+        """w_k = exp(f_k - logsumexp(f + l)), float64: (B, cells, K)."""
         f, l = f.double(), l.double()  # guidance may stretch f far beyond what float32's exponent holds
         return _cells_last((f - torch.logsumexp(f + l, 1, keepdim=True)).clamp(max=LARGEST).exp())
 
@@ -125,13 +129,15 @@ class D3PM(Categorical):
     def kl_between(self, logits: Tensor, x0: Tensor, x_t: Tensor, n: Tensor, s: Tensor) -> Tensor:
         """The same term for a step from n to any s < n: (B,)."""
         l = self.evidence(x_t, self.clock.t(n))
-        ratio = torch.where(l > -torch.inf, torch.log_softmax(logits, 1) - l, -torch.inf)
+        f = torch.where(
+            l > -torch.inf, logits.double() - l.double(), -torch.inf
+        )  # w of what is ruled out counts nothing
         q = self.posterior(_cells_last(torch.zeros_like(l).scatter_(1, x0[:, None], 1.0)), x_t.flatten(1), n, s)
-        p = self.posterior(_cells_last(ratio.exp()), x_t.flatten(1), n, s)
+        p = self.posterior(self._weights(f, l), x_t.flatten(1), n, s)
         log_p = p.clamp(min=1e-30).log()
         return torch.where(q > 0, q * (q.clamp(min=1e-30).log() - log_p), 0.0).flatten(1).sum(1)
 
-    def ends(self, shape: tuple[int, int]) -> float:
+    def kl_prior(self, shape: tuple[int, int]) -> float:
         """KL(q(x_T | x_0) || prior); the reconstruction term is the step n = 1."""
         if self.mask is not None:
             return 0.0

@@ -47,6 +47,8 @@ class Dirichlet(Categorical):
     def __init__(self, K: int, cells: int = 784, alpha: float | Tensor = 1.0):
         self.K, self.cells = K, cells
         self.kernel = wright_fisher(K, float(alpha)) if isinstance(alpha, int | float) else WrightFisher(alpha)
+        if self.kernel.K != K:
+            raise ValueError(f"alpha has {self.kernel.K} concentrations, but there are K = {K} categories")
         self.alpha, self.theta = self.kernel.alpha, self.kernel.theta
         self._answers = WeakIdKeyDictionary()  # x_t -> (t, log h and h'/h), as long as somebody holds x_t
         grid = np.linspace(np.log(self.kernel.tau_lo), np.log(self.kernel.tau_hi), 48)
@@ -64,14 +66,17 @@ class Dirichlet(Categorical):
         return float(np.log((left + 1e-300) / END_NATS))
 
     def tau(self, t: Tensor | float) -> Tensor:
+        """tau(t) = e^v(t), the time of the Wright-Fisher diffusion, float64."""
         return self.clock.native(t).exp()
 
     # -- forward -----------------------------------------------------------------------------------------------------
 
     def prior(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+        """x_1 ~ pi = Dirichlet(alpha) in every cell: (B, K, H, W)."""
         return self.kernel.stationary(shape, generator)
 
     def perturb(self, x0: Tensor, t: Tensor | float, generator: torch.Generator) -> Tensor:
+        """x_t ~ h_tau,k(x_k) pi(x), the Wright-Fisher kernel from corner k = x_0: (B, K, H, W)."""
         return self.kernel.sample(x0, self.tau(t), generator)
 
     def evidence(self, x_t: Tensor, t: Tensor | float) -> Tensor:
@@ -88,6 +93,7 @@ class Dirichlet(Categorical):
         return kept[1]
 
     def simplex(self, x_t: Tensor) -> Tensor:
+        """x_t itself."""
         return x_t
 
     # -- reverse -----------------------------------------------------------------------------------------------------
@@ -98,9 +104,12 @@ class Dirichlet(Categorical):
         return torch.softmax(f + l, 1) * slope
 
     def score(self, x_t: Tensor, f: Tensor, t: Tensor | float) -> Tensor:
-        """grad log p_t(x) = (alpha - 1)/x + u, up to a constant vector (the simplex has no normal direction)."""
+        """grad log p_t(x) = (alpha - 1)/x + u, up to a constant vector (the simplex has no normal direction).
+
+        At x_i = 0 the first term is 0 for alpha_i = 1, and as large as floats go for others.
+        """
         alpha = _channels(self.alpha, x_t)
-        return (alpha - 1) / x_t + self.fitness(x_t, f, t)
+        return (alpha - 1) / x_t.clamp(min=torch.finfo(x_t.dtype).tiny) + self.fitness(x_t, f, t)
 
     def step(
         self, x_t: Tensor, f: Tensor, t: float, s: float, method: str, generator: torch.Generator,
@@ -204,7 +213,7 @@ class Dirichlet(Categorical):
         hot = torch.zeros_like(logits).scatter_(1, x0[:, None], 1.0)
         return (hot - torch.softmax(logits, 1)) * self._log_h(x_t, t)[1]
 
-    def ends(self, shape: tuple[int, int]) -> float:
+    def kl_prior(self, shape: tuple[int, int]) -> float:
         """KL(p_T || pi), exactly. The reconstruction at tau_min needs the network: dd.likelihood.estimate_bound."""
         return shape[0] * shape[1] * float(self.kernel.kl_prior(self.tau_max).max())
 

@@ -12,10 +12,8 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor
 
-from dd.processes.base import END_NATS, Categorical, Option
+from dd.processes.base import END_NATS, OFFSET, Categorical, Option
 from dd.processes.clock import Clock, entropy
-
-OFFSET = 0.008  # Nichol & Dhariwal (2021), section 3.2
 
 
 class Gaussian(Categorical):
@@ -41,7 +39,9 @@ class Gaussian(Categorical):
         v_min = brentq(
             lambda v: np.log((cells * pairwise_confusion(K, v) + 1e-300) / END_NATS), grid[0], grid[-1], xtol=1e-4
         )
-        v_max = float(np.log(cells / END_NATS))  # KL of a cell to N(0, I) is about abar / 2
+        v_max = float(
+            np.log(cells / END_NATS)
+        )  # abar is e^-v: KL to N(0, I) is abar / 2 a cell, half of END_NATS in all
         v = np.linspace(v_min, v_max, 256)
         self.clock = Clock(v, np.interp(v, grid, lost))
         self.nichol = Clock(v, nichol_time(v))
@@ -51,14 +51,17 @@ class Gaussian(Categorical):
         return torch.sigmoid(-self.clock.native(t))
 
     def prior(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+        """x_1 ~ N(0, I): (B, K, H, W)."""
         return torch.randn((shape[0], self.K, *shape[1:]), generator=generator)
 
     def perturb(self, x0: Tensor, t: Tensor | float, generator: torch.Generator) -> Tensor:
+        """x_t = sqrt(abar) e_k + sqrt(1 - abar) eps, k = x_0: (B, K, H, W)."""
         abar = _batch(self.alpha_bar(t), x0.ndim + 1)
         eps = torch.randn((len(x0), self.K, *x0.shape[1:]), generator=generator)
         return eps.mul_((1 - abar).sqrt()).scatter_add_(1, x0[:, None], abar.sqrt().expand(len(x0), 1, *x0.shape[1:]))
 
     def evidence(self, x_t: Tensor, t: Tensor | float) -> Tensor:
+        """l_i = x_i sqrt(abar) / (1 - abar), log N(x; sqrt(abar) e_i, (1 - abar) I) but for a constant."""
         v = self.clock.native(t)
         scale = torch.sigmoid(-v).sqrt() / torch.sigmoid(v)
         return x_t * _batch(scale, x_t.ndim)
@@ -86,7 +89,7 @@ class Gaussian(Categorical):
         v_t, v_s = float(self.clock.native(t)), float(self.clock.native(s))
         abar_t, abar_s = _sigmoid(-v_t), _sigmoid(-v_s)
         sigma2 = eta**2 * _sigmoid(v_s) / _sigmoid(v_t) * max(0.0, 1 - abar_t / abar_s)
-        eps = (x_t - abar_t**0.5 * x_0) / _sigmoid(v_t) ** 0.5
+        eps = self._noise(x_t, x_0, t)
         x_s = abar_s**0.5 * x_0 + max(0.0, _sigmoid(v_s) - sigma2) ** 0.5 * eps
         if sigma2 > 0:
             x_s = x_s + sigma2**0.5 * torch.randn(x_t.shape, generator=generator)
@@ -95,14 +98,15 @@ class Gaussian(Categorical):
     def heun(self, x_t: Tensor, f_t: Tensor, x_s: Tensor, f_s: Tensor, t: float, s: float) -> Tensor:
         """Trapezoidal rule for dz/dsigma = eps in z = x / sqrt(abar), sigma = sqrt((1 - abar)/abar)."""
         v_t, v_s = float(self.clock.native(t)), float(self.clock.native(s))
-        eps = (self._noise(x_t, f_t, t) + self._noise(x_s, f_s, s)) / 2
+        x_0, x_0_s = self.clean_estimate(x_t, f_t, t), self.clean_estimate(x_s, f_s, s)
+        eps = (self._noise(x_t, x_0, t) + self._noise(x_s, x_0_s, s)) / 2
         z = x_t / _sigmoid(-v_t) ** 0.5 + (np.exp(v_s / 2) - np.exp(v_t / 2)) * eps
         return z * _sigmoid(-v_s) ** 0.5
 
-    def _noise(self, x_t: Tensor, f: Tensor, t: float) -> Tensor:
+    def _noise(self, x_t: Tensor, x_0: Tensor, t: float) -> Tensor:
         """eps = (x_t - sqrt(abar) x_0) / sqrt(1 - abar)."""
         v = float(self.clock.native(t))
-        return (x_t - _sigmoid(-v) ** 0.5 * self.clean_estimate(x_t, f, t)) / _sigmoid(v) ** 0.5
+        return (x_t - _sigmoid(-v) ** 0.5 * x_0) / _sigmoid(v) ** 0.5
 
     def times(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """v drawn by the clock; the rate is per unit of SNR = e^-v, so the weight is e^-v over the density of v."""
@@ -118,7 +122,7 @@ class Gaussian(Categorical):
         """L_simple = ||eps - eps_hat||^2 = abar / (1 - abar) ||e_k - p||^2 over all cells (Ho et al. 2020, eq. 14)."""
         return 2 * torch.exp(-self.clock.native(t)).reshape(-1).to(logits) * self.loss(logits, x0, x_t, t)
 
-    def ends(self, shape: tuple[int, int]) -> float:
+    def kl_prior(self, shape: tuple[int, int]) -> float:
         """KL(q(x_T | x_0) || N(0, I)), exactly. The reconstruction at t = 0 needs the network."""
         cells, abar = shape[0] * shape[1], float(self.alpha_bar(1.0))
         kl = 0.5 * (abar - self.K * (abar + np.log1p(-abar)))

@@ -17,7 +17,7 @@ from dd.processes.d3pm import D3PM
 
 
 class Multinomial(D3PM):
-    """K categories, T steps. Forward process, evidence, times and ends are the uniform chain's."""
+    """K categories, T steps. Forward process, evidence, times and kl_prior are the uniform chain's."""
 
     def __init__(self, K: int, T: int = 1000, schedule: str = "cosine"):
         super().__init__(K, "uniform", T, schedule)

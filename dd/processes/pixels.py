@@ -22,6 +22,7 @@ class Pixels(Gaussian):
 
     name = "ddpm"
     architecture = "noise-unet"
+    categorical = False
     continuous = False
     losses = ("simple",)
 
@@ -36,9 +37,11 @@ class Pixels(Gaussian):
         return (2 / (self.K - 1) * x0.float() - 1)[:, None]
 
     def prior(self, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+        """x_1 ~ N(0, 1) in every pixel: (B, 1, H, W)."""
         return torch.randn((shape[0], 1, *shape[1:]), generator=generator)
 
     def perturb(self, x0: Tensor, t: Tensor | float, generator: torch.Generator) -> Tensor:
+        """x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps, x_0 as intensities: (B, 1, H, W)."""
         v = self.clock.native(t).float().reshape(-1, 1, 1, 1)
         eps = torch.randn((len(x0), 1, *x0.shape[1:]), generator=generator)
         return torch.sigmoid(-v).sqrt() * self.intensities(x0) + torch.sigmoid(v).sqrt() * eps
@@ -61,6 +64,7 @@ class Pixels(Gaussian):
         return self.simplex(_denoised(f, evidence))
 
     def simplex(self, x_t: Tensor) -> Tensor:
+        """(1 - g, g) with the grey g = (x + 1) / 2, clipped to [0, 1]: (B, 2, H, W)."""
         grey = ((x_t + 1) / 2).clamp(0, 1)
         return torch.cat([1 - grey, grey], 1)
 
@@ -80,7 +84,7 @@ class Pixels(Gaussian):
 
     simple_loss = loss
 
-    def ends(self, shape: tuple[int, int]) -> float:
+    def kl_prior(self, shape: tuple[int, int]) -> float:
         raise NotImplementedError("L_simple is no likelihood bound; compare this process by its samples")
 
 

@@ -44,11 +44,11 @@ def results(models: Models) -> str:
     for name in (name for architecture in architectures for name in models.names(architecture)):
         so_far, config = len(rows), models.config(name)
         sha256 = models.sha256(name)
-        for process_name in (known for known in EVERY if suits(known, config["data"])):
+        for process_name in EVERY:
             made = traits(process_name)
-            if made.architecture != config["architecture"]:
+            if made.architecture != config["architecture"] or not suits(process_name, config["data"]):
                 continue
-            own = sampling_temperature(config, process_name)
+            own = sampling_temperature(config, made)
             bound = find_bound(records, sha256, process_name) or {}
             sampler = made.methods[0]
             schedule = sampling_schedule(config, sampler)

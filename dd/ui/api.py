@@ -21,7 +21,7 @@ from dd import export
 from dd.images import open_image, to_picture
 from dd.likelihood import Bound, growing_bound, network_denoiser
 from dd.models import Models
-from dd.processes import REGISTRY
+from dd.processes import EVERY, traits
 from dd.recipe import MAX_LANES, Lane, Recipe, RecipeError, grid, whole
 from dd.reconstruct import LARGEST, SMALLEST, frame, rebuild
 from dd.runs import Run
@@ -263,8 +263,9 @@ def _estimate(made: Recipe, models: Models, cells: object, draws: int) -> Iterat
     """The bound of one image, CHUNK draws of the noise at a time."""
     run = Run(made, models)  # checks the recipe
     process = run.processes[0]
-    if process.name not in REGISTRY:
-        raise RecipeError(f"{process.name} has no likelihood bound; choose one of {', '.join(REGISTRY)}")
+    if "bound" not in process.losses:
+        bounded = (name for name in EVERY if "bound" in traits(name).losses)
+        raise RecipeError(f"{process.name} has no likelihood bound; choose one of {', '.join(bounded)}")
     x0 = torch.tensor([grid(cells, "A cell's category", run.K, run.H, run.W)]).expand(draws, -1, -1)
     label = None if run.labels is None else run.labels.expand(draws)
     denoise = network_denoiser(models.get(run.recipe.checkpoint).network)

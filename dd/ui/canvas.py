@@ -77,7 +77,7 @@ class Canvas:
 
     def make(self, name: str, wanted: str, chosen: Chosen | None) -> tuple:
         """A generated one of the class asked for, of any where none is."""
-        classes = self.models.config(name)["network"]["classes"]
+        classes = checkpoints.classes(self.models.config(name))
         label = wanted if wanted not in ("any", "each") else random.randrange(classes) if classes else "any"
         try:
             one = recipe(name, [Lane()], 32, 1, label, 1.0, None, random.randrange(2**31))

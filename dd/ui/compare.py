@@ -6,7 +6,6 @@ import gradio as gr
 
 from dd import results
 from dd.models import Models
-from dd.processes import OWN_NETWORK
 from dd.recipe import MAX_LANES, Lane, Recipe, RecipeError, sampling_schedule
 from dd.runs import Run
 from dd.samplers import EVERYWHERE
@@ -23,6 +22,7 @@ from dd.ui.controls import (
     recipe,
     seed_with_dice,
     temperature_slider,
+    tempered,
     title,
 )
 from dd.ui.engine import Engine
@@ -157,7 +157,7 @@ def _calls(models: Models, model: str, calls: float) -> int | dict:
 
 def _has_temperature(pairs: list[str] | None) -> bool:
     """Whether any of the lanes has one: a network that regresses intensities has none."""
-    return not pairs or any(_lane(pair).process not in OWN_NETWORK for pair in pairs)
+    return not pairs or any(tempered(_lane(pair).process) for pair in pairs)
 
 
 def _row(run: Run, i: int, records: list[dict]) -> list[str]:

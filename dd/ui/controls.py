@@ -6,11 +6,12 @@ import random
 import gradio as gr
 import torch
 
-from dd.checkpoints import CheckpointError, temperature
+from dd import checkpoints
+from dd.checkpoints import CheckpointError
 from dd.data import LABELS
 from dd.images import ImageError
 from dd.models import Models
-from dd.processes import OWN_NETWORK, REGISTRY, suits, traits
+from dd.processes import EVERY, OWN_NETWORK, REGISTRY, suits, traits
 from dd.recipe import TEMPERATURES, Lane, Recipe, RecipeError
 from dd.samplers import grids, time_grid
 from dd.triangle.cells import SettingsError
@@ -53,14 +54,20 @@ def process_choices(models: Models, model: str, inpaint: bool = False) -> list[t
     inpaint: those alone to which a cell can be known for certain.
     """
     names = [name for name in REGISTRY if suits(name, models.config(model)["data"])]
-    if not inpaint:
-        names += [name for name, made in OWN_NETWORK.items() if models.companion(model, made.architecture)]
+    names += [name for name in OWN_NETWORK if models.companion(model, traits(name).architecture)]
+    if inpaint:
+        names = [name for name in names if traits(name).categorical]
     return [(PROCESS_NAMES.get(name, name), name) for name in names]
 
 
 def method_choices(name: str) -> list[tuple[str, str]]:
     methods = traits(name).methods
     return [(METHOD_NAMES.get(method, method), method) for method in methods]
+
+
+def tempered(name: str) -> bool:
+    """Whether a temperature can be set; an unknown process is complained of elsewhere."""
+    return name not in EVERY or traits(name).categorical
 
 
 def schedule_choices(name: str) -> list[tuple[str, str]]:
@@ -80,7 +87,7 @@ def title(lane: Lane) -> str:
 def class_choices(models: Models, checkpoint: str) -> list[tuple[str, str]]:
     """("0 t-shirt", "0"), ... for a class-conditional model, always with "any"."""
     config = models.config(checkpoint)
-    classes = config["network"].get("classes", 0)
+    classes = checkpoints.classes(config)
     if not classes:
         return [("any", "any")]
     names = config["data"].get("labels") or LABELS.get(config["data"]["source"], [str(i) for i in range(classes)])
@@ -122,7 +129,7 @@ def temperature_slider(models: Models, model: gr.Dropdown) -> gr.Slider:
     """The temperature chosen for the model to begin with, whatever model is chosen."""
 
     def own(name: str) -> float:
-        return temperature(models.config(name))
+        return checkpoints.temperature(models.config(name))
 
     slider = gr.Slider(
         *TEMPERATURES, own(model.value), step=0.05, label="Temperature",

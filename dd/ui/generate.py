@@ -3,7 +3,7 @@
 import gradio as gr
 
 from dd.models import Models
-from dd.processes import EVERY, OWN_NETWORK, traits
+from dd.processes import EVERY, traits
 from dd.recipe import MAX_IMAGES, MAX_STEPS, Lane, Recipe, sampling_schedule
 from dd.runs import Run
 from dd.ui import explorer, transport
@@ -23,6 +23,7 @@ from dd.ui.controls import (
     schedule_choices,
     seed_with_dice,
     temperature_slider,
+    tempered,
 )
 from dd.ui.engine import Engine
 from dd.ui.player import player
@@ -91,8 +92,7 @@ def build(models: Models, engine: Engine) -> gr.State:
         """What is shown only where it applies: the note on codes, the temperature, the options."""
         known = offered(process, sampler)
         note_ = gr.Markdown(visible="vqvae" in models.config(model)["data"])
-        tempered = gr.Slider(visible=process not in OWN_NETWORK)
-        return [note_, tempered, *(gr.Slider(visible=name in known) for name in options)]
+        return [note_, gr.Slider(visible=tempered(process)), *(gr.Slider(visible=name in known) for name in options)]
 
     def begin(model: str, process: str, sampler: str) -> gr.Dropdown:
         """The schedules of a model, process and sampler just chosen."""

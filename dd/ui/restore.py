@@ -5,7 +5,6 @@ from functools import partial
 import gradio as gr
 
 from dd.models import Models
-from dd.processes import OWN_NETWORK
 from dd.runs import Run
 from dd.ui import transport
 from dd.ui.canvas import EDGE, FRAMING, MIDDLE, MIDDLE_SQUARE, PAINT, REGIONS, Canvas, Chosen
@@ -19,6 +18,7 @@ from dd.ui.controls import (
     process_choices,
     seed_with_dice,
     temperature_slider,
+    tempered,
 )
 from dd.ui.engine import Engine
 from dd.ui.player import player
@@ -142,6 +142,6 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
         looks = [canvas.change, t.change, sampler.input, images.change, seed.change]
         gr.on(looks, picturing.noised, controls, damaged, trigger_mode="always_last", **QUIET)
         process_chosen.then(picturing.noised, controls, damaged, **QUIET)  # when its sampler has come, too
-    process.change(lambda name: gr.Slider(visible=name not in OWN_NETWORK), process, temperature, queue=False, **QUIET)
+    process.change(lambda name: gr.Slider(visible=tempered(name)), process, temperature, queue=False, **QUIET)
     transport.renew(chosen, buttons.run.click, buttons.step.click, *looks)
     transport.renew(generated, take.click)

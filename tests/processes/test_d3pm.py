@@ -119,6 +119,18 @@ def test_no_nan_at_the_ends(transition: str) -> None:
     assert bool((x < 4).all())
 
 
+def test_a_network_that_is_sure_of_what_is_all_but_ruled_out_has_a_finite_loss() -> None:
+    """Its weight, 1 / Qbar, is beyond float32."""
+    process, far = D3PM(16, "gaussian", 1000), torch.tensor([[[15]]])
+    n = torch.tensor([30])
+    l = process.evidence(torch.zeros(1, 1, 1, dtype=torch.long), process.clock.t(n))
+    assert -700 < float(l[0, 15]) < -90
+    f = torch.full((1, 16, 1, 1), -1000.0)
+    f[:, 15] = 1000.0
+    loss = process.kl_between(f + l, torch.zeros_like(far), torch.zeros_like(far), n, n - 1)
+    assert bool(torch.isfinite(loss).all())
+
+
 def test_many_small_steps_and_one_large_step_agree() -> None:
     """Composing q(x_s | x_n, x_0) over a subset of steps gives the same marginal for any subset: Q products."""
     chain = gaussian_chain(4, 20)

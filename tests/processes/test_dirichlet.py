@@ -89,7 +89,7 @@ def test_pairwise_confusion_bounds_the_cross_entropy_of_unequal_corners(alpha: t
 def test_ends_are_as_small_as_promised(K: int, alpha: float | tuple[float, ...]) -> None:
     process = Dirichlet(K, 784, alpha if isinstance(alpha, float) else torch.tensor(alpha, dtype=torch.float64))
     assert 784 * pairwise_confusion(process.kernel, process.tau_min) <= 0.0102
-    assert 0 <= process.ends((28, 28)) <= 0.0102
+    assert 0 <= process.kl_prior((28, 28)) <= 0.0102
 
 
 @pytest.mark.parametrize("alpha", [(1.0, 1.0, 1.0), *UNEQUAL])
@@ -160,6 +160,18 @@ def test_score_is_the_gradient_of_the_density() -> None:
     direction = torch.tensor([1.0, -2.0, 1.0], dtype=torch.float64).view(1, 3, 1, 1)
     slope = (log_density(x + 1e-4 * direction) - log_density(x - 1e-4 * direction)) / 2e-4
     assert float((process.score(x, f, t) * direction).sum()) == pytest.approx(slope, rel=1e-3)
+
+
+def test_score_at_a_corner_is_the_fitness_for_alpha_1() -> None:
+    process, corner = Dirichlet(3, 16), torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)
+    f = torch.zeros(1, 3, 1, 1)
+    assert torch.equal(process.score(corner, f, 0.5), process.fitness(corner, f, 0.5))
+    assert bool(torch.isfinite(process.score(corner, f, 0.5)).all())
+
+
+def test_as_many_concentrations_as_categories() -> None:
+    with pytest.raises(ValueError, match="alpha has 2 concentrations, but there are K = 3 categories"):
+        Dirichlet(3, 16, torch.tensor([0.5, 1.5], dtype=torch.float64))
 
 
 def test_simple_loss_and_path_kl_agree_where_sigma_is_known() -> None:

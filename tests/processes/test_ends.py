@@ -29,6 +29,16 @@ def test_no_nan_at_the_ends(name: str, t: float, K: int, generator: torch.Genera
             assert torch.allclose(law.sum(-1), torch.ones_like(law.sum(-1)))
 
 
+def test_no_category_of_probability_zero_is_drawn_where_rounding_leaves_less_than_one(monkeypatch, generator) -> None:
+    """The largest u below 1 is above the total of these p, 1 - 2^-23."""
+    p = torch.tensor([0.5, 0.5 - 2**-23, 0.0]).view(1, 3, 1, 1)
+    for u in (0.0, 1 - 2**-24):
+        monkeypatch.setattr(torch, "rand", lambda shape, u=u, **_: torch.full(tuple(shape), u))
+        assert p.flatten()[process("gaussian", 3, 64).clean(p, generator)] > 0
+        leading = p.flip(1)
+        assert leading.flatten()[process("gaussian", 3, 64).clean(leading, generator)] > 0
+
+
 def test_a_cell_that_is_unmasked_stays_whatever_the_network_is_sure_of() -> None:
     """A drawn category would silently be 0 where its law is NaN."""
     absorbing = process("d3pm-absorbing", 4, 64)

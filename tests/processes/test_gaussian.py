@@ -1,4 +1,4 @@
-"""Gaussian diffusion of one-hot cells: evidence, moments of the step, losses, ends."""
+"""Gaussian diffusion of one-hot cells: evidence, moments of the step, losses, the prior's KL."""
 
 import numpy as np
 import pytest
@@ -64,13 +64,15 @@ def test_simple_loss_is_the_squared_noise_error(process: Gaussian) -> None:
     assert torch.allclose(process.simple_loss(logits, x0, x_t, t), expected, rtol=1e-3)
 
 
-def test_ends(process: Gaussian) -> None:
+def test_kl_prior(process: Gaussian) -> None:
     """KL(N(sqrt(abar) e_k, 1 - abar) || N(0, 1)) by torch, and the confusion left at t = 0."""
     abar = float(process.alpha_bar(1.0))
     q = torch.distributions.Normal(torch.tensor([abar**0.5, 0, 0], dtype=torch.float64), (1 - abar) ** 0.5)
     p = torch.distributions.Normal(torch.zeros(3, dtype=torch.float64), 1.0)
-    assert process.ends((28, 28)) == pytest.approx(784 * float(torch.distributions.kl_divergence(q, p).sum()), abs=1e-6)
-    assert process.ends((28, 28)) <= 0.0102
+    assert process.kl_prior((28, 28)) == pytest.approx(
+        784 * float(torch.distributions.kl_divergence(q, p).sum()), abs=1e-6
+    )
+    assert process.kl_prior((28, 28)) <= 0.0102
     assert 784 * pairwise_confusion(3, process.clock.native(0.0).item()) <= 0.0102
 
 

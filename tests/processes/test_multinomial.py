@@ -1,14 +1,38 @@
-"""Multinomial diffusion: its step is D3PM-uniform's with the same schedule."""
+"""Multinomial diffusion: brute-force enumeration of a small chain, whose step is D3PM-uniform's."""
+
+from itertools import product
 
 import pytest
 import torch
 
 from dd.processes import process
+from dd.processes.chains import SCHEDULES
 from dd.processes.d3pm import D3PM
 from dd.processes.multinomial import Multinomial
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "information"])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_posterior_against_enumeration(schedule: str) -> None:
+    """p(x_s | x_n) of every path x_0, ..., x_T of x_n ~ alpha_n x_(n-1) + (1 - alpha_n) / K, x_0 ~ softmax(f)."""
+    K, T = 3, 4
+    ours, p0 = Multinomial(K, T, schedule), torch.tensor([0.5, 0.2, 0.3], dtype=torch.float64)
+    alpha = ours.chain.alpha_bar[1:] / ours.chain.alpha_bar[:-1]
+    P = torch.zeros((K,) * (T + 1), dtype=torch.float64)
+    for x in product(range(K), repeat=T + 1):
+        P[x] = p0[x[0]]
+        for n in range(1, T + 1):
+            P[x] *= alpha[n - 1] * (x[n] == x[n - 1]) + (1 - alpha[n - 1]) / K
+    f = p0.log().view(1, K, 1, 1)
+    for n in range(1, T + 1):
+        for s in range(n):
+            joint = P.sum([i for i in range(T + 1) if i not in (s, n)])  # (x_s, x_n)
+            for x_n in range(K):
+                x_t, t = torch.full((1, 1, 1), x_n), float(ours.clock.t(float(n)))
+                got = ours._law(x_t, f, t, torch.tensor([n]), torch.tensor([s]))[0, 0, 0]
+                assert torch.allclose(got, joint[:, x_n] / joint[:, x_n].sum(), atol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_step_and_kl_equal_uniform_d3pm(schedule: str) -> None:
     K, T = 5, 40
     ours, d3pm, generator = (

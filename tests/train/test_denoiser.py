@@ -66,6 +66,21 @@ def test_a_configuration_chooses_losses_by_process(tmp_path, mnist_root, generat
         denoiser.main(arguments(wrong, mnist_root, tmp_path / "out", "--steps", "1"))
 
 
+def test_a_configuration_chooses_the_lambda_of_hybrid_losses(generator):
+    """Of the same network and draws: bound + lambda cross-entropy, lambda = 1 where nothing is said."""
+    x0 = torch.randint(2, (8, 8, 8), generator=generator)
+
+    def reported(kind, **more):
+        config = CONFIG | {"losses": {"d3pm-uniform": kind}} | more
+        trainer = denoiser.Trainer(config, [(process("d3pm-uniform", 2, 64), 8)], torch.device("cpu"), 1)
+        return trainer.step(x0, None, 0.0, torch.Generator().manual_seed(1))["d3pm-uniform"]
+
+    bound, entropy = reported("bound"), reported("cross-entropy")
+    assert reported("hybrid") == pytest.approx(bound + entropy, rel=1e-5)
+    assert reported("hybrid", hybrid=0.1) == pytest.approx(bound + 0.1 * entropy, rel=1e-5)
+    assert reported("bound", hybrid=0.1) == bound
+
+
 def test_the_command_line_chooses_the_mixture(config, mnist_root, tmp_path, capsys):
     more = ["--steps", "1", "--mixture", "d3pm-absorbing=6", "gaussian=2"]
     denoiser.main(arguments(config, mnist_root, tmp_path / "run", *more))
