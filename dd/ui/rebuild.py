@@ -125,7 +125,7 @@ def build(models: Models, engine: Engine) -> None:
             colours, now = reconstruct.code_colours(vqvae), Shown(name, done.codes, to_picture(done.rebuilt))
             return (
                 (png(image), png(now.rebuilt)),
-                table(done, others) + on_average(checkpoint),
+                f"{table(done, others)}\n\n{on_average(checkpoint)}",
                 now.enlarged(reconstruct.code_map(done.codes, colours, vqvae.factor)),
                 now.enlarged(reconstruct.error_map(done.original, done.rebuilt)),
                 *no_code(),
@@ -248,7 +248,7 @@ def on_average(checkpoint: Checkpoint) -> str:
         f"{q.name} at {q.bits_per_pixel:.2f} bits per pixel LPIPS {q.lpips:.3f} and {q.psnr:.1f} dB" for q in known.ways
     )
     return (
-        f" On average over {known.images:,} pictures of {known.size} x {known.size} pixels that {checkpoint.name} has "
+        f"On average over {known.images:,} pictures of {known.size} x {known.size} pixels that {checkpoint.name} has "
         f"not learnt from: {ways}."
     )
 

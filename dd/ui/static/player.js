@@ -162,7 +162,7 @@
     const label = (x, y, words, anchor) => `<text x="${x}" y="${y}" text-anchor="${anchor}" font-size="12" fill="currentColor">${words}</text>`;
     let inside = grid(left, up, left, down) + label(left - 6, up + 4, top.toFixed(2), "end") + label(left - 6, down + 4, "0", "end");
     for (const t of [1, 0.5, 0]) inside += grid(px(t), down, px(t), down + 4) + label(px(t), down + 16, t, "middle");
-    inside += grid(left, down, right, down) + label((left + right) / 2, H - 4, "t from 1 (noise) to 0; upwards the entropy of the guess, bits a cell", "middle");
+    inside += grid(left, down, right, down) + label((left + right) / 2, H - 4, "t from 1 (noise) to 0; entropy, bits a cell", "middle");
     const dots = shown.map((i) => ({ i, x: px(frames[step].lanes[i].t), y: py(frames[step].lanes[i].entropy) }));
     // Numbers stand to the right of their dots, 15 pixels apart where the dots are not.
     const numbers = [...dots].sort((a, b) => a.y - b.y).map(({ i, y }) => ({ i, y }));
