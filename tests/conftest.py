@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ import torch
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from tests.tiny import write_checkpoint, write_mnist, write_vqvae
+from dd import perceptual
+from tests.tiny import forget_squeezenet, write_checkpoint, write_mnist, write_squeezenet, write_vqvae
 
 
 @pytest.fixture
@@ -29,3 +31,16 @@ def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mnist_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny data set in MNIST's files."""
     return write_mnist(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture
+def squeezenet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """SqueezeNet's weights where torch's hub folder has them, else random ones: no figure to speak of, but one."""
+    if perceptual.weights_path().is_file():
+        yield
+        return
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    write_squeezenet(perceptual.weights_path())
+    forget_squeezenet()
+    yield
+    forget_squeezenet()

@@ -10,10 +10,9 @@ from torchvision import models
 
 from dd import perceptual
 from dd.perceptual import PerceptualError, features, lpips_distance, psnr, ssim, why_unavailable
+from tests.tiny import forget_squeezenet
 
-needs_weights = pytest.mark.skipif(
-    not perceptual.weights_path().is_file(), reason="SqueezeNet weights are not in torch's hub folder (set TORCH_HOME)"
-)
+needs_weights = pytest.mark.usefixtures("squeezenet")
 
 
 def images(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -31,11 +30,9 @@ def no_weights(monkeypatch, tmp_path):
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(perceptual.urllib.request, "urlopen", refuse)
-    perceptual._lpips.cache_clear()
-    perceptual._squeezenet.cache_clear()
+    forget_squeezenet()
     yield tmp_path
-    perceptual._lpips.cache_clear()
-    perceptual._squeezenet.cache_clear()
+    forget_squeezenet()
 
 
 def test_psnr_in_closed_form():

@@ -4,8 +4,9 @@ import struct
 from pathlib import Path
 
 import torch
+from torchvision.models import squeezenet1_1
 
-from dd import checkpoints
+from dd import checkpoints, perceptual
 
 TINY = {
     "name": "tiny",
@@ -67,3 +68,18 @@ def write_faces(root: Path) -> Path:
 
 def stripes() -> tuple[tuple[int, ...], ...]:
     return tuple(tuple((row // 2) % 2 for _ in range(28)) for row in range(28))
+
+
+def write_squeezenet(path: Path, seed: int = 0) -> Path:
+    """Random weights as torchvision keeps those of ImageNet."""
+    path.parent.mkdir(parents=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        torch.save(squeezenet1_1(weights=None).state_dict(), path)
+    return path
+
+
+def forget_squeezenet() -> None:
+    """What was loaded from one hub folder is not what another one has."""
+    for loaded in (perceptual._lpips, perceptual._squeezenet, perceptual._why_unavailable):
+        loaded.cache_clear()

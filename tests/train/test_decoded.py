@@ -9,7 +9,7 @@ import torch
 import yaml
 from PIL import Image
 
-from dd import checkpoints, perceptual
+from dd import checkpoints
 from dd.data import load, to_cells
 from dd.device import best_device
 from dd.metrics import frechet_distance
@@ -17,9 +17,7 @@ from tests.tiny import FACES, write_checkpoint, write_faces, write_vqvae
 from train import codes, decoded, denoiser, evaluate, folders, judges, loading, neighbours, pictures, results
 from train.pictures import Pictures, find, is_held_out
 
-needs_weights = pytest.mark.skipif(
-    not perceptual.weights_path().is_file(), reason="SqueezeNet weights are not in torch's hub folder (set TORCH_HOME)"
-)
+needs_weights = pytest.mark.usefixtures("squeezenet")
 N, CPU = 12, torch.device("cpu")
 
 

@@ -26,9 +26,7 @@ from train import cards, codes, evaluate, evaluate_vqvae, loop, pictures, vqvae
 from train.pictures import Pictures, celeba, files_of, find, split
 
 ROOT = Path(__file__).parents[2]
-needs_weights = pytest.mark.skipif(
-    not perceptual.weights_path().is_file(), reason="SqueezeNet weights are not in torch's hub folder (set TORCH_HOME)"
-)
+needs_weights = pytest.mark.usefixtures("squeezenet")
 CONFIG = {
     "name": "shapes",
     "architecture": "vqvae",
@@ -98,7 +96,8 @@ def stop_after(monkeypatch, steps: int) -> None:
 # -- training --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lpips", [0.0, pytest.param(0.5, marks=needs_weights)])
+@needs_weights
+@pytest.mark.parametrize("lpips", [0.0, 0.5])
 def test_resumed_run_equals_an_uninterrupted_one(root, monkeypatch, lpips):
     config = CONFIG | {"losses": CONFIG["losses"] | {"lpips": lpips}}
     (root / "config.yaml").write_text(yaml.safe_dump(config))
