@@ -30,15 +30,20 @@ def picture(mode: str = "RGB", size: tuple[int, int] = (40, 24)) -> Image.Image:
     return image.convert(mode)
 
 
-def png_of_zeros(width: int, height: int, bits: int = 8, colour: int = 2, length: int = 100) -> bytes:
-    """A PNG that claims a size and holds that many zeros."""
+def png(width: int, height: int, rows: bytes, bits: int = 8, colour: int = 2) -> bytes:
+    """A PNG of that size, depth and colour type; rows: each begins with the number of its filter."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    data = zlib.compress(bytes(length), 1)
+    data = zlib.compress(rows, 1)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+def png_of_zeros(width: int, height: int, bits: int = 8, colour: int = 2) -> bytes:
+    """A PNG that claims a size and holds a hundred zeros."""
+    return png(width, height, bytes(100), bits, colour)
 
 
 def works_or_is_refused(data: bytes) -> bool:
@@ -93,6 +98,15 @@ def test_sixteen_bit_grey_is_scaled_and_not_clipped(format):
     values = np.array([[0, 257 * 64, 257 * 128, 65535]], np.uint16)
     image = open_image(encoded(Image.fromarray(values), format))
     assert [image.getpixel((i, 0))[0] for i in range(4)] == [0, 64, 128, 255]
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_sixteen_bit_colour_is_scaled_and_not_clipped(alpha):
+    values = np.array([[[65535, 257 * 64, 0], [257 * 128, 0, 257 * 200]]], ">u2")
+    if alpha:
+        values = np.concatenate([values, np.full((1, 2, 1), 65535, ">u2")], -1).astype(">u2")
+    image = open_image(png(2, 1, b"\0" + values.tobytes(), 16, 6 if alpha else 2))
+    assert [image.getpixel((i, 0)) for i in range(2)] == [(255, 64, 0), (128, 0, 200)]
 
 
 def test_float_tiff_with_nan_and_infinity():

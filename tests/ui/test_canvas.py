@@ -11,6 +11,7 @@ from dd.runs import Run
 from dd.ui.canvas import EDGE, MIDDLE, MIDDLE_SQUARE, REGIONS, Canvas, Chosen, known_cells, outside, painted_over
 from dd.ui.engine import Engine
 from dd.ui.session import Session
+from tests.test_images import REFUSED
 
 VALUES = ({}, 0.5, "dirichlet", "dirichlet", 4, 2, "any", 1.0, 0)  # of the controls after the picture
 
@@ -43,12 +44,27 @@ def test_a_touch_of_the_brush_is_not_a_cell():
     assert known.sum() == 28 * 28 - 1
 
 
-def test_a_picture_that_cannot_be_read_gets_a_sentence_and_empties_the_canvas(canvas, tmp_path):
-    (tmp_path / "text.png").write_text("no picture")
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_picture_that_cannot_be_read_gets_a_sentence_and_empties_the_canvas(canvas, tmp_path, what):
+    (tmp_path / "text.png").write_bytes(REFUSED[what][0])
     chosen, shown, note = canvas.read(str(tmp_path / "text.png"), "tiny", Chosen("tiny", ((0,),)), *MIDDLE_SQUARE)
     assert (chosen.cells, shown) == (None, None)
     assert note.startswith("**")
-    assert note != MIDDLE
+    assert REFUSED[what][1] in note
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [Image.new("RGB", (1, 1)), Image.new("LA", (3, 400), (9, 0)), Image.new("CMYK", (40, 30)),
+     Image.new("I;16", (40, 30), 40_000), Image.new("P", (30, 40))],
+    ids=lambda picture: picture.mode,
+)  # fmt: skip
+def test_pictures_of_every_mode_become_cells(canvas, tmp_path, picture):
+    path = tmp_path / ("picture.tiff" if picture.mode == "CMYK" else "picture.png")
+    picture.save(path)
+    chosen, shown, note = canvas.read(str(path), "tiny", None, *MIDDLE_SQUARE)
+    assert (note, bool(shown)) == (MIDDLE, True)
+    assert [len(row) for row in chosen.cells] == [28] * 28
 
 
 def test_an_uploaded_picture_is_chosen_and_one_that_was_generated_survives_taking_an_upload_away(canvas, tmp_path):
