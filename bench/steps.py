@@ -105,7 +105,8 @@ def main(argv: list[str] | None = None) -> None:
     keep_freed_memory()
     denoise = Denoiser(for_inference(network))
     generator = torch.Generator().manual_seed(0)
-    f, x0 = torch.randn(args.images, K, H, W, generator=generator), torch.randint(K, (args.images, H, W))
+    f = torch.randn(args.images, K, H, W, generator=generator)
+    x0 = torch.randint(K, (args.images, H, W), generator=generator)
     network_ms = milliseconds(lambda: denoise(f), args.repeats)
     steps, per_image = {}, {}
     for name in (name for name in REGISTRY if suits(name, config["data"])):

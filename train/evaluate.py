@@ -37,9 +37,12 @@ import json
 import sys
 
 import torch
+from torch import Tensor, nn
 
 from dd import checkpoints
+from dd.checkpoints import Checkpoint
 from dd.device import best_device, device
+from dd.processes import Process
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.recipe import sampling_schedule, sampling_temperature
@@ -56,7 +59,7 @@ from train.bounds import (
     likelihood,
     stderr,
 )
-from train.judges import classified, find_judge, sample
+from train.judges import classified, find_judge, sample_setting
 from train.loading import DATA_SEED, EvaluationError, load_cells, load_denoiser, process_for, with_vqvae
 from train.loop import sentences
 
@@ -72,15 +75,34 @@ KEYS = (
 
 def evaluate(args: argparse.Namespace) -> dict:
     """One JSON-able record of what `args` (see parse) asks for."""
-
-    def noise() -> torch.Generator:
-        """Of every bound its own, so that each is a function of the seed."""
-        return torch.Generator().manual_seed(args.seed)
-
     device = args.device or best_device()
     checkpoint = load_denoiser(args.checkpoint, device)
-    config = checkpoint.config
     process_ = process_for(checkpoint, args.process)
+    record = _settings(args, checkpoint, process_) | {"device": str(device)}
+    config = checkpoint.config
+    if config["data"]["source"] == "codes":
+        config = with_vqvae(args.checkpoint, config, args.vqvae)
+    if not classified(config):
+        record["split"] = args.split if "nll" in args.metrics else None
+    standard = None
+    if "fid" in args.metrics:  # first, since a missing classifier or data set shall not cost the sampling
+        record["fid_split"] = args.split if classified(config) else "all"
+        standard = find_judge(config, args, device).standard()
+    if "nll" in args.metrics:
+        x0 = load_cells(config, args.split, args.data_root, args.images, device)
+        record |= _bounds(args, checkpoint.network, process_, x0, record["sampler"], record["schedule"])
+    if {"fid", "time"} & set(args.metrics):
+        samples = sample_setting(checkpoint, process_, record, labels=None if standard is None else standard.labels)
+        if "time" in args.metrics:
+            record["seconds_per_image"] = samples.seconds_per_image
+        if standard is not None:
+            record |= standard.figures(samples)
+    return record
+
+
+def _settings(args: argparse.Namespace, checkpoint: Checkpoint, process_: Process) -> dict:
+    """What is measured, every key of a record; EvaluationError where these do not go together."""
+    config = checkpoint.config
     if "nll" in args.metrics and "bound" not in process_.losses:
         raise EvaluationError(f"{args.process} has no likelihood bound; leave nll out of --metrics")
     sampler = args.sampler or process_.methods[0]
@@ -92,47 +114,37 @@ def evaluate(args: argparse.Namespace) -> dict:
     if args.guidance != 1.0 and not checkpoints.classes(config):
         raise EvaluationError(f"{checkpoint.name} knows no classes, so it cannot be guided; leave out --guidance")
     temperature, tilt = sampling_temperature(config, process_, args.temperature, args.tilt)
-    if args.temperature not in (None, temperature):
-        raise EvaluationError(f"{args.process} regresses intensities and has no temperature; leave out --temperature")
-    if args.tilt not in (None, tilt):
-        raise EvaluationError(f"{args.process} regresses intensities and has no temperature; leave out --tilt")
-    record = dict.fromkeys(KEYS) | {
+    for option, asked, given in (("temperature", args.temperature, temperature), ("tilt", args.tilt, tilt)):
+        if asked not in (None, given):
+            raise EvaluationError(f"{args.process} regresses intensities and has no temperature; leave out --{option}")
+    return dict.fromkeys(KEYS) | {
         "checkpoint": checkpoint.name, "sha256": checkpoint.sha256, "process": args.process, "sampler": sampler,
         "steps": args.steps, "calls": args.steps * calls_per_step(sampler, args.guidance),
         "schedule": sampling_schedule(config, sampler, args.schedule),
         "guidance": args.guidance, "temperature": temperature, "tilt": tilt, "images": args.images, "seed": args.seed,
-        "split": args.split, "device": str(device),
-        "cells": config["data"]["cells"], "data_seed": DATA_SEED,
+        "split": args.split, "cells": config["data"]["cells"], "data_seed": DATA_SEED,
     }  # fmt: skip
-    if config["data"]["source"] == "codes":
-        config = with_vqvae(args.checkpoint, config, args.vqvae)
-    if not classified(config):
-        record["split"] = args.split if "nll" in args.metrics else None
-    if "fid" in args.metrics:  # first, since a missing classifier or data set shall not cost the sampling
-        record["fid_split"] = args.split if classified(config) else "all"
-        standard = find_judge(config, args, device).standard()
-    if "nll" in args.metrics:
-        x0 = load_cells(config, args.split, args.data_root, args.images, device)
-        bound = continuous_bound(process_, checkpoint.network, x0, noise(), args.repeats)
-        record |= likelihood(bound, x0[0].numel())
-        if isinstance(process_, D3PM):
-            vlb = chain_bound(process_, checkpoint.network, x0, args.steps, record["schedule"], noise())
-            record |= {"vlb_nats": vlb.mean, "vlb_stderr": stderr(vlb.total)}
-        if isinstance(process_, Dirichlet) and follows_flow(process_, sampler):
-            ode = flow_bound(process_, checkpoint.network, x0[:ODE_IMAGES], noise())
-            record |= {"ode_nats": ode.mean, "ode_stderr": stderr(ode.total), "ode_images": len(ode.total)}
-        if args.by_decade:
-            record["decades"] = by_decade(process_, checkpoint.network, bound, x0, noise())
-    if {"fid", "time"} & set(args.metrics):
-        labels = standard.labels if "fid" in args.metrics else None
-        samples = sample(
-            checkpoint, process_, sampler, args.steps, args.images, args.seed,
-            schedule=args.schedule, guidance=args.guidance, temperature=temperature, tilt=tilt, labels=labels,
-        )  # fmt: skip
-        if "time" in args.metrics:
-            record["seconds_per_image"] = samples.seconds_per_image
-        if "fid" in args.metrics:
-            record |= standard.figures(samples)
+
+
+def _bounds(
+    args: argparse.Namespace, network: nn.Module, process_: Process, x0: Tensor, sampler: str, schedule: str
+) -> dict:
+    """The bounds of x0 (N, H, W) that the process, the sampler and `args` ask for, each with noise of its own, so that
+    it is a function of the seed."""
+
+    def noise() -> torch.Generator:
+        return torch.Generator().manual_seed(args.seed)
+
+    bound = continuous_bound(process_, network, x0, noise(), args.repeats)
+    record = likelihood(bound, x0[0].numel())
+    if isinstance(process_, D3PM):
+        vlb = chain_bound(process_, network, x0, args.steps, schedule, noise())
+        record |= {"vlb_nats": vlb.mean, "vlb_stderr": stderr(vlb.total)}
+    if isinstance(process_, Dirichlet) and follows_flow(process_, sampler):
+        ode = flow_bound(process_, network, x0[:ODE_IMAGES], noise())
+        record |= {"ode_nats": ode.mean, "ode_stderr": stderr(ode.total), "ode_images": len(ode.total)}
+    if args.by_decade:
+        record["decades"] = by_decade(process_, network, bound, x0, noise())
     return record
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from statistics import mean, median_low, stdev
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -83,6 +84,12 @@ def sample(
         if n == batch or not seconds:
             seconds.append((time.perf_counter() - start) / n)
     return Samples(torch.cat(cells), labels, median_low(seconds))
+
+
+def sample_setting(checkpoint: Checkpoint, process_: Process, setting: dict, **more: Any) -> Samples:
+    """The samples of a stored cell's setting, or of a record's to be."""
+    names = ("sampler", "steps", "images", "seed", "schedule", "guidance", "temperature", "tilt")
+    return sample(checkpoint, process_, **{name: setting.get(name) for name in names}, **more)
 
 
 @dataclass(frozen=True)

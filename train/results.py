@@ -38,7 +38,7 @@ from dd.processes.dirichlet import Dirichlet
 from dd.recipe import sampling_schedule, sampling_temperature
 from dd.samplers import GRIDS, calls_per_step, grids, steps_for
 from train import bounds, judges, loading
-from train.judges import Judge, Samples, sample
+from train.judges import Judge, sample_setting
 from train.loading import load_cells, load_denoiser
 from train.loop import sentences
 
@@ -202,21 +202,16 @@ def _bound_job(
 def _samples_job(checkpoint: Checkpoint, process_: Process, setting: Record, judge: Judge) -> Callable[[], Record]:
     def measure() -> Record:
         standard = judge.standard()
-        return standard.figures(_sample(checkpoint, process_, setting, labels=standard.labels))
+        return standard.figures(sample_setting(checkpoint, process_, setting, labels=standard.labels))
 
     return measure
 
 
 def _time_job(checkpoint: Checkpoint, process_: Process, setting: Record) -> Callable[[], Record]:
     def measure() -> Record:
-        return {"seconds_per_image": _sample(checkpoint, process_, setting, batch=TIMED).seconds_per_image}
+        return {"seconds_per_image": sample_setting(checkpoint, process_, setting, batch=TIMED).seconds_per_image}
 
     return measure
-
-
-def _sample(checkpoint: Checkpoint, process_: Process, setting: Record, **more: Any) -> Samples:
-    names = ("sampler", "steps", "images", "seed", "schedule", "guidance", "temperature", "tilt")
-    return sample(checkpoint, process_, **{name: setting.get(name) for name in names}, **more)
 
 
 def measure_all(args: argparse.Namespace, device: torch.device, path: Path) -> bool:
@@ -392,10 +387,10 @@ def plotted(samples: list[Record]) -> list[Record]:
 
 
 def timed(times: list[Record]) -> list[Record]:
-    """Those of the machine with the most numbers of calls, the latest of equals."""
+    """Those of the machine with the most of them, the latest of equals."""
     machines = list(dict.fromkeys(r["machine"] for r in times))[::-1]
-    calls = {name: len({r["budget"] for r in times if r["machine"] == name}) for name in machines}
-    chosen = max(machines, key=calls.get, default=None)
+    count = {name: sum(r["machine"] == name for r in times) for name in machines}
+    chosen = max(machines, key=count.get, default=None)
     return [r for r in times if r["machine"] == chosen]
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from PIL import Image
 from torch import Tensor, nn
 
 from dd import checkpoints, perceptual
@@ -226,7 +227,7 @@ def command(args: argparse.Namespace) -> str:
 
 
 @torch.inference_mode()
-def sheet(network: VqVae, pictures: Pictures, size: int, n: int = 8):
+def sheet(network: VqVae, pictures: Pictures, size: int, n: int = 8) -> Image.Image:
     """Originals above, rebuilt pictures below, as one image."""
     x = pictures.whole(range(min(n, len(pictures))), size)
     x_hat = network.reconstruct(x.to(next(network.parameters()).device))[0].cpu()
