@@ -33,7 +33,8 @@ RESTORE = (
 )
 INPAINT = (
     "Paint over what shall be made anew. The cells you leave alone enter as *certain evidence*, at every time; the "
-    "others are generated so that they fit. No other training was needed for this."
+    "others are generated so that they fit. No other training was needed for this. (Of photographs there is no model "
+    "that could: see Noise and restore.)"
 )
 
 
