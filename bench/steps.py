@@ -27,7 +27,7 @@ from dd.data import grid_of
 from dd.device import CORES, for_inference, keep_freed_memory
 from dd.processes import REGISTRY, Process, process, suits
 from dd.recipe import Lane
-from dd.samplers import Denoiser, calls_per_step, default_grid, race, reverse, steps_for, time_grid
+from dd.samplers import Denoiser, calls_per_step, default_schedule, race, reverse, steps_for, time_grid
 
 LANES = (
     Lane("dirichlet", "dirichlet"), Lane("d3pm-absorbing", "ancestral"),
@@ -48,7 +48,7 @@ def milliseconds(action: Callable[[], object], repeats: int) -> float:
 def outside(process_: Process, method: str, f: torch.Tensor, calls: int) -> float:
     """Milliseconds that a sampler adds to each of its network calls: the mean over a whole run of so many of them."""
     generator, steps = torch.Generator().manual_seed(0), steps_for(calls, method)
-    times, cells = time_grid(process_, steps, default_grid(method)), (len(f), *f.shape[2:])
+    times, cells = time_grid(process_, steps, default_schedule(method)), (len(f), *f.shape[2:])
 
     def whole() -> None:
         run = reverse(process_, process_.prior(cells, generator), times, method, generator)
@@ -71,7 +71,7 @@ def lanes(names: tuple[Lane, ...], cells: tuple[int, int, int], K: int, denoise:
     runs = []
     for lane in names:
         process_, generator = process(lane.process, K, cells[1] * cells[2]), torch.Generator().manual_seed(0)
-        times = time_grid(process_, steps, default_grid(lane.method))
+        times = time_grid(process_, steps, default_schedule(lane.method))
         runs.append(reverse(process_, process_.prior(cells, generator), times, lane.method, generator))
     frames = race(runs, denoise)
     next(frames)  # the first call compiles the network for this batch

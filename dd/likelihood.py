@@ -135,16 +135,16 @@ def exact_vlb(
     label: Tensor | None,
     steps: int,
     generator: torch.Generator,
-    grid: str = "cosine",
+    schedule: str = "cosine",
     batch: int = 100,
 ) -> Bound:
     """L_vb of the chain that samples in `steps` network calls: every term, one draw of x_n and one call each.
 
-    L_vb = KL(q(x_T | x_0) || prior) + sum_n E KL(q(x_s | x_n, x_0) || p(x_s | x_n)) over the grid's neighbours s < n,
-    the last of them, s = 0, being -log p(x_0 | x_n) (Austin et al. 2021, eq. 1). The grid is the sampler's.
+    L_vb = KL(q(x_T | x_0) || prior) + sum_n E KL(q(x_s | x_n, x_0) || p(x_s | x_n)) over neighbours s < n of the
+    sampler's schedule, the last of them, s = 0, being -log p(x_0 | x_n) (Austin et al. 2021, eq. 1).
     """
-    grid_steps = [int(process.index(t)) for t in time_grid(process, steps, grid)]
-    moves = [(n, s) for n, s in pairwise(grid_steps) if n > s]
+    visited = [int(process.index(t)) for t in time_grid(process, steps, schedule)]
+    moves = [(n, s) for n, s in pairwise(visited) if n > s]
     path = []
     for part, part_label in _batches(x0, label, batch):
         terms = []

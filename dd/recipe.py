@@ -9,7 +9,7 @@ from typing import Any
 from dd import checkpoints
 from dd.data import grid_of
 from dd.processes import EVERY, NO_ORDER, Process, process, suits
-from dd.samplers import default_grid, grids
+from dd.samplers import default_schedule, schedules
 
 MAX_STEPS, MAX_IMAGES, MAX_LANES = 500, 64, 4
 MAX_WORK = 40_000  # steps x images x lanes of one run
@@ -28,7 +28,7 @@ Cells = tuple[tuple[int, ...], ...]  # categories, or other whole numbers, of H 
 class Lane:
     """A process, its sampler, options of its reverse step such as stretch or eta, and how its steps are spread.
 
-    schedule: one of dd.samplers.grids(process), or "default" for the sampler's own with that
+    schedule: one of dd.samplers.schedules(process), or "default" for the sampler's own with that
     checkpoint, which `check` puts in its place, so that a saved recipe depends on no default.
     """
 
@@ -97,10 +97,10 @@ class Recipe:
 
 
 def _named_schedule(lane: Lane) -> Lane:
-    """Runs saved long ago say "default". At that time it meant default_grid(method) whatever the checkpoint, so that is
-    written instead. (A tab that cannot set the schedule of a lane refuses such a recipe of `faces`, whose picture would
-    be another.)"""
-    return dataclasses.replace(lane, schedule=default_grid(lane.method)) if lane.schedule == "default" else lane
+    """Runs saved long ago say "default". At that time it meant default_schedule(method) whatever the checkpoint, so
+    that is written instead. (A tab that cannot set the schedule of a lane refuses such a recipe of `faces`, whose
+    picture would be another.)"""
+    return dataclasses.replace(lane, schedule=default_schedule(lane.method)) if lane.schedule == "default" else lane
 
 
 def whole(value: object, name: str, low: int, high: int) -> int:
@@ -158,7 +158,7 @@ def sampling_temperature(
 
 def sampling_schedule(config: dict[str, Any], sampler: str, schedule: str | None = None) -> str:
     """Where the steps of a sampler go: as asked for, or as its own schedule with that checkpoint has it."""
-    return schedule or default_grid(sampler, checkpoints.schedule(config))
+    return schedule or default_schedule(sampler, checkpoints.schedule(config))
 
 
 def check(recipe: Recipe, config: dict[str, Any]) -> Recipe:
@@ -231,8 +231,8 @@ def _check_lane(lane: Lane, K: int, cells: int, config: dict[str, Any]) -> Lane:
             raise RecipeError(f"{name} is an option of {', '.join(option.methods)}, not of {method}")
         options[name] = real(value, name.capitalize(), option.minimum, option.maximum)
     options = {name: value for name, value in options.items() if value != process_.options[name].default}
-    if lane.schedule not in ("default", *grids(process_)):
-        known = ", ".join(grids(process_))
+    if lane.schedule not in ("default", *schedules(process_)):
+        known = ", ".join(schedules(process_))
         raise RecipeError(f"{lane.process} has no schedule {str(lane.schedule)[:40]!r}; choose default, {known}")
     schedule = sampling_schedule(config, method, None if lane.schedule == "default" else lane.schedule)
     return Lane(lane.process, method, options, schedule)

@@ -18,7 +18,7 @@ from dd.device import autocast, spread
 from dd.processes import Process
 
 EVERYWHERE = ("cosine", "early", "information", "native")  # schedules that every process has
-GRIDS = (*EVERYWHERE, "nichol")
+SCHEDULES = (*EVERYWHERE, "nichol")
 TWO_CALLS = ("heun", "langevin")  # second-order and corrected methods ask for the network twice a step
 ONE_CALL = (0.0, 1.0)  # guidance with which one answer is all of it
 CERTAIN = 1e3  # log-evidence of a known cell: finite, so that it can be added to anything
@@ -57,8 +57,8 @@ class Frame:
     seconds: float = 0.0
 
 
-def time_grid(process: Process, steps: int, kind: str = "cosine", start: float = 1.0) -> list[float]:
-    """steps + 1 times from `start` to 0, by `kind`; r goes from 0 to 1 in equal steps.
+def time_grid(process: Process, steps: int, schedule: str = "cosine", start: float = 1.0) -> list[float]:
+    """steps + 1 times from `start` to 0, by `schedule`; r goes from 0 to 1 in equal steps.
 
     "cosine"       t = (1 + cos(pi r)) / 2, dense at both ends
     "early"        t = cos(pi r / 2), dense where all is noise: MaskGIT's cosine (Chang et al. 2022, section 3.3)
@@ -70,16 +70,16 @@ def time_grid(process: Process, steps: int, kind: str = "cosine", start: float =
     """
     if steps < 1:
         raise ValueError(f"the number of steps must be at least 1, got {steps}")
-    if kind not in grids(process):
-        raise ValueError(f"{process.name} has no schedule {kind!r}; choose one of {', '.join(grids(process))}")
+    if schedule not in schedules(process):
+        raise ValueError(f"{process.name} has no schedule {schedule!r}; choose one of {', '.join(schedules(process))}")
     first, begin, last = process.clock.native(torch.tensor([1.0, start, 0.0], dtype=torch.float64))
-    if kind == "information":
+    if schedule == "information":
         t = torch.linspace(start, 0, steps + 1, dtype=torch.float64)
-    elif kind == "cosine":
+    elif schedule == "cosine":
         t = (1 + torch.cos(torch.linspace(acos(2 * start - 1), pi, steps + 1, dtype=torch.float64))) / 2
-    elif kind == "early":
+    elif schedule == "early":
         t = torch.cos(torch.linspace(acos(start), pi / 2, steps + 1, dtype=torch.float64))
-    elif kind == "native":
+    elif schedule == "native":
         passed = float((begin - first) / (last - first))
         t = process.clock.t(first + (last - first) * torch.linspace(passed, 1, steps + 1, dtype=torch.float64))
     else:
@@ -89,12 +89,12 @@ def time_grid(process: Process, steps: int, kind: str = "cosine", start: float =
     return process.clock.apart(t).tolist()
 
 
-def grids(process: Process) -> tuple[str, ...]:
+def schedules(process: Process) -> tuple[str, ...]:
     """The schedules that a process has."""
-    return EVERYWHERE if process.nichol is None else GRIDS
+    return EVERYWHERE if process.nichol is None else SCHEDULES
 
 
-def default_grid(method: str, usual: str = "cosine") -> str:
+def default_schedule(method: str, usual: str = "cosine") -> str:
     """Steps go where information is, by a schedule that may be chosen for a checkpoint (dd.checkpoints.schedule); the
     second-order ODE wants its own clock."""
     return "native" if method == "heun" else usual
@@ -297,7 +297,7 @@ def generate(
     labelled_denoise(evidence, label) is told them with every batch (dd.likelihood.LabelledDenoise).
     """
     method = method or process.methods[0]
-    times = time_grid(process, steps, schedule or default_grid(method))
+    times = time_grid(process, steps, schedule or default_schedule(method))
     x = process.prior(shape, generator)
     run = reverse(process, x, times, method, generator, **options)
     (last,) = deque(frames(run, denoise), maxlen=1)  # the others are let go: a frame is four tensors like x

@@ -47,7 +47,7 @@ from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.recipe import sampling_schedule, sampling_temperature
 from dd.results import follows_flow
-from dd.samplers import calls_per_step, grids
+from dd.samplers import calls_per_step, schedules
 from train import evaluate_vqvae
 from train.bounds import (
     ODE_IMAGES,
@@ -108,8 +108,8 @@ def _settings(args: argparse.Namespace, checkpoint: Checkpoint, process_: Proces
     sampler = args.sampler or process_.methods[0]
     if sampler not in process_.methods:
         raise EvaluationError(f"{args.process} has no sampler {sampler!r}; choose one of {', '.join(process_.methods)}")
-    if args.schedule not in (None, *grids(process_)):
-        known = ", ".join(grids(process_))
+    if args.schedule not in (None, *schedules(process_)):
+        known = ", ".join(schedules(process_))
         raise EvaluationError(f"{args.process} has no schedule {args.schedule!r}; choose one of {known}")
     if args.guidance != 1.0 and not checkpoints.classes(config):
         raise EvaluationError(f"{checkpoint.name} knows no classes, so it cannot be guided; leave out --guidance")

@@ -36,7 +36,7 @@ from dd.processes import EVERY, Process, suits
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from dd.recipe import sampling_schedule, sampling_temperature
-from dd.samplers import GRIDS, calls_per_step, grids, steps_for
+from dd.samplers import SCHEDULES, calls_per_step, schedules, steps_for
 from train import bounds, judges, loading
 from train.judges import Judge, sample_setting
 from train.loading import load_cells, load_denoiser
@@ -98,7 +98,7 @@ def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[Job]:
             f"choose from {', '.join(sorted(known))}"
         )
     wanted = [(c, p, sampler) for c, p in pairs for sampler in p.methods if sampler in (args.samplers or known)]
-    wanted = [entry for entry in wanted if args.schedule in (None, *grids(entry[1]))]
+    wanted = [entry for entry in wanted if args.schedule in (None, *schedules(entry[1]))]
     cells = [(*entry, calls) for calls in args.calls for entry in wanted]
     if "bound" in args.kinds:
         yield from _bounds(args, pairs, device)
@@ -461,7 +461,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps-bound-images", type=int, default=100, help="images of the bounds of so many steps")
     parser.add_argument("--flow-images", type=int, default=bounds.ODE_IMAGES, help="images of the flow's bound")
     parser.add_argument(
-        "--schedule", choices=GRIDS, help="of the steps, where a process has it (default: as each checkpoint says)"
+        "--schedule", choices=SCHEDULES, help="of the steps, where a process has it (default: as each checkpoint says)"
     )
     parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--temperature", type=float, help="of the samples (default: as each checkpoint says)")

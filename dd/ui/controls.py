@@ -13,7 +13,7 @@ from dd.images import ImageError
 from dd.models import Models
 from dd.processes import EVERY, OWN_NETWORK, REGISTRY, suits, traits
 from dd.recipe import TEMPERATURES, Lane, Recipe, RecipeError
-from dd.samplers import grids, time_grid
+from dd.samplers import schedules, time_grid
 from dd.triangle.cells import SettingsError
 
 REFUSALS = (RecipeError, CheckpointError, ImageError, SettingsError)  # which say what was wrong; others are bugs
@@ -74,7 +74,7 @@ def schedule_choices(name: str) -> list[tuple[str, str]]:
     """The schedules that differ for this process: the own time of some is t itself."""
     named = traits(name)
     own, even = (torch.tensor(time_grid(named, 4, kind)) for kind in ("native", "information"))
-    kinds = [kind for kind in grids(named) if kind != "native" or not torch.allclose(own, even, atol=1e-6)]
+    kinds = [kind for kind in schedules(named) if kind != "native" or not torch.allclose(own, even, atol=1e-6)]
     return [(SCHEDULE_NAMES[kind], kind) for kind in kinds]
 
 

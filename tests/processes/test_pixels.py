@@ -8,7 +8,7 @@ import torch
 
 from dd.networks.unet import NoiseUNet
 from dd.processes import process
-from dd.samplers import default_grid, frames, generate, reverse, time_grid
+from dd.samplers import default_schedule, frames, generate, reverse, time_grid
 from tests.toys import Toy, three_cells
 
 
@@ -85,7 +85,7 @@ def test_samples_reproduce_a_law_whose_noise_is_known(pixels, method, generator)
         return (x - signal * mean) / noise
 
     x = pixels.prior((20_000, 1, 1), generator)
-    run = reverse(pixels, x, time_grid(pixels, 64, default_grid(method)), method, generator)
+    run = reverse(pixels, x, time_grid(pixels, 64, default_schedule(method)), method, generator)
     *_, last = frames(run, denoise)
     clean = pixels.clean(last.p, generator)
     share = [float((clean == level).float().mean()) for level in (3, 12)]
