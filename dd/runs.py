@@ -196,7 +196,7 @@ class Run:
                 states = [one_hot(cells[:n], self.K).movedim(-1, 1) for cells in self.cells]
             self.trajectory.append([(x.half(), f.p[:n].half()) for x, f in zip(states, frames, strict=True)])
 
-    def _view(self, frame: Frame, process_) -> View:
+    def _view(self, frame: Frame, process_: Process) -> View:
         start = time.perf_counter()
         state = self._picture(process_, frame.x, frame.t)
         bits = None

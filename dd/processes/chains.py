@@ -3,6 +3,8 @@
 A chain has steps 1..T on S states. Rows are where a cell is, columns where it goes: q(x_n = j | x_s = i) = Q[i, j].
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -115,7 +117,7 @@ def _uniform_information(alpha_bar: np.ndarray, K: int) -> np.ndarray:
     return 1 + (stay * np.log(stay) + (K - 1) * move * log_move) / np.log(K)
 
 
-def _alpha_bar(schedule: str, T: int, information_of) -> np.ndarray:
+def _alpha_bar(schedule: str, T: int, information_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """alpha_bar_n, n = 0..T, with both ends exact. "information": the channel's information falls linearly."""
     t = np.arange(T + 1) / T
     if schedule == "linear":

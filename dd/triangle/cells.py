@@ -95,7 +95,9 @@ class DiffusionCell:
         """p_k = w_k rho_k / rho: (N, 3)."""
         return torch.softmax(_log_weights(self.w) + self.diffusion.evidence(x, tau), 1)
 
-    def _step(self, x: Tensor, tau: float, d: float, sampler: str, backwards: bool, generator: torch.Generator):
+    def _step(
+        self, x: Tensor, tau: float, d: float, sampler: str, backwards: bool, generator: torch.Generator
+    ) -> Tensor:
         """One step of length d with selection (backwards) or without (forward); the ODE follows the flow either way."""
         D = self.diffusion
         p = self.posterior(x, tau) if backwards or sampler == "ode" else None

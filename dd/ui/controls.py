@@ -185,7 +185,11 @@ def refuse(error: Exception) -> gr.Error:
     return gr.Error(html.escape(sentence[:1].upper() + sentence[1:], quote=False), duration=12, print_exception=False)
 
 
-def recipe(checkpoint, lanes, steps, images, label, guidance, temperature, seed, equal_calls=False) -> Recipe:
+def recipe(
+    checkpoint: str, lanes: list[Lane], steps: object, images: object, label: object, guidance: object,
+    temperature: object, seed: object, equal_calls: bool = False,
+) -> Recipe:  # fmt: skip
+    """Of what a visitor has set or sent, which dd.recipe.check is to look at."""
     label = label if label in ("any", "each") else _class(label)
     return Recipe(
         str(checkpoint), tuple(lanes), steps, images, label, guidance, temperature, seed=seed, equal_calls=equal_calls

@@ -5,6 +5,7 @@ import math
 from contextlib import suppress
 
 import gradio as gr
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
@@ -253,7 +254,7 @@ def on_average(checkpoint: Checkpoint) -> str:
     )
 
 
-def usage_bars(done: Rebuilt, K: int, colours) -> str:
+def usage_bars(done: Rebuilt, K: int, colours: np.ndarray) -> str:
     """The codes in use, most frequent first, each in its colour on the map: an SVG."""
     used = reconstruct.usage(done.codes, K)
     bars, W, H = used[:MOST_BARS], 640, 120
