@@ -129,9 +129,8 @@ class D3PM(Categorical):
     def kl_between(self, logits: Tensor, x0: Tensor, x_t: Tensor, n: Tensor, s: Tensor) -> Tensor:
         """The same term for a step from n to any s < n: (B,)."""
         l = self.evidence(x_t, self.clock.t(n))
-        f = torch.where(
-            l > -torch.inf, logits.double() - l.double(), -torch.inf
-        )  # w of what is ruled out counts nothing
+        # what the evidence rules out has no weight
+        f = torch.where(l > -torch.inf, logits.double() - l.double(), -torch.inf)
         q = self.posterior(_cells_last(torch.zeros_like(l).scatter_(1, x0[:, None], 1.0)), x_t.flatten(1), n, s)
         p = self.posterior(self._weights(f, l), x_t.flatten(1), n, s)
         log_p = p.clamp(min=1e-30).log()

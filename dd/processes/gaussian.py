@@ -39,9 +39,8 @@ class Gaussian(Categorical):
         v_min = brentq(
             lambda v: np.log((cells * pairwise_confusion(K, v) + 1e-300) / END_NATS), grid[0], grid[-1], xtol=1e-4
         )
-        v_max = float(
-            np.log(cells / END_NATS)
-        )  # abar is e^-v: KL to N(0, I) is abar / 2 a cell, half of END_NATS in all
+        # abar is about e^-v there, and KL to N(0, I) abar / 2 a cell: half of END_NATS in all
+        v_max = float(np.log(cells / END_NATS))
         v = np.linspace(v_min, v_max, 256)
         self.clock = Clock(v, np.interp(v, grid, lost))
         self.nichol = Clock(v, nichol_time(v))
