@@ -115,14 +115,14 @@ def test_classes_have_numbers_and_names(tmp_path: Path):
         network, data = TINY["network"] | {"classes": classes}, TINY["data"] | {"source": source}
         write_checkpoint(tmp_path / name, name=name, network=network, data=data)
     models = Models(tmp_path)
-    assert api._class(models, "garments", "bag") == api._class(models, "garments", 8.0) == 8
-    assert api._class(models, "garments", "each") == "each"
-    assert api._class(models, "nowhere", 3) == 3  # of which the run complains
+    assert api._class_of(models, "garments", "bag") == api._class_of(models, "garments", 8.0) == 8
+    assert api._class_of(models, "garments", "each") == "each"
+    assert api._class_of(models, "nowhere", 3) == 3  # of which the run complains
     for label in ("hat", 10, -1, 1.5, None, [1]):
         with pytest.raises(RecipeError, match=r"no class .* of garments; choose one of 0 t-shirt, .*, 9 ankle boot"):
-            api._class(models, "garments", label)
+            api._class_of(models, "garments", label)
     with pytest.raises(RecipeError, match="any knows no classes"):
-        api._class(models, "any", 3)
+        api._class_of(models, "any", 3)
 
 
 def test_compare_runs_lanes_at_equal_calls(client: Client):

@@ -14,7 +14,7 @@ from playwright.sync_api import expect
 from dd.models import Models
 from dd.recipe import Recipe
 from dd.runs import Run
-from tests.test_images import SVG, encoded, picture, png_of_zeros
+from tests.test_images import SVG, encoded, picture, png
 from tests.tiny import write_checkpoint, write_faces, write_vqvae
 from tests.ui.conftest import App, offered, running
 from tests.ui.test_pages_browser import PIXELS, scrub, set_slider, wait_done
@@ -309,7 +309,7 @@ def rotated() -> bytes:
 
 UPLOADS = {
     "one-pixel.png": (lambda: encoded(Image.new("RGB", (1, 1), (1, 2, 3)), "PNG"), None),
-    "large.png": (lambda: png_of_zeros(20_000, 20_000, 1, 0, 20_000 * 2501), "has too many pixels; at most 50 million"),
+    "large.png": (lambda: png(20_000, 20_000, bytes(20_000 * 2501), 1, 0), "has too many pixels; at most 50 million"),
     "cmyk.jpg": (lambda: encoded(picture("CMYK"), "JPEG"), None),
     "sixteen-bit.png": (lambda: encoded(picture("L").convert("I;16"), "PNG"), None),
     "palette.png": (lambda: encoded(picture("P"), "PNG"), None),
