@@ -142,6 +142,10 @@ def save(
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
     write_tensors(folder / "model.safetensors", tensors)
+    write_config(folder, config)
+
+
+def write_config(folder: Path, config: dict[str, Any]) -> None:
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
 

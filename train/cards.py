@@ -1,9 +1,8 @@
 """Model cards: what a checkpoint is, what it learnt from, under what terms; figures only once they are measured."""
 
-import json
 from pathlib import Path
 
-from dd.checkpoints import CheckpointError, read_config, write_text
+from dd.checkpoints import CheckpointError, read_config, write_config, write_text
 
 BEGIN, END = "<!-- metrics -->", "<!-- /metrics -->"
 UNMEASURED = "Not measured yet."
@@ -61,9 +60,9 @@ def fill_metrics(folder: Path, figures: dict, command: str) -> None:
     write_text(path, f"{before}{BEGIN}\n{table}\n{END}{after}")
 
 
-def record_metrics(folder: Path, figures: dict) -> None:
-    """Put them into the configuration too, by part of the data, for the page to read."""
+def record_metrics(folder: Path, part: str, figures: dict) -> dict:
+    """Put figures of a part of the data into the configuration too; the configuration."""
     config = read_config(folder)
-    kept = {k: v for k, v in figures.items() if k not in ("checkpoint", "part")}
-    config.setdefault("measured", {})[figures["part"]] = kept
-    write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    config.setdefault("measured", {})[part] = figures
+    write_config(folder, config)
+    return config

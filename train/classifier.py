@@ -23,6 +23,7 @@ from dd.data import HELD_OUT, DataError, Labelled, batch_at, load, to_cells
 from dd.device import autocast, best_device, device_name
 from dd.metrics import accuracy
 from dd.networks.classifier import Classifier
+from train.cards import record_metrics
 from train.loop import Loop, add_arguments, sentences
 from train.pictures import files_of, greys
 from train.state import average_gradients, cosine_rate, first_alone, step_generator, worker_count
@@ -137,10 +138,8 @@ def measure(folder: str | Path, split: str, root: str | Path, device: torch.devi
     share = accuracy(checkpoint.network, cells, labels)
     record = {"split": split, "images": len(labels), "accuracy": round(share, 4), "sha256": checkpoint.sha256}
     print(json.dumps(record), flush=True)
-    config = checkpoint.config
-    config.setdefault("measured", {})[split] = {k: record[k] for k in ("images", "accuracy", "sha256")}
     folder = Path(folder)
-    checkpoints.write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    config = record_metrics(folder, split, {k: record[k] for k in ("images", "accuracy", "sha256")})
     checkpoints.write_text(folder / "README.md", card(config, checkpoint.network))
     return record
 

@@ -149,7 +149,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.card:
         what = f"--data DIR/{Path(args.data).name} --size {args.size} --part {args.part}"
         fill_metrics(Path(args.checkpoint), result, f"python -m train.evaluate_vqvae CHECKPOINT {what} --card")
-        record_metrics(Path(args.checkpoint), result)
+        kept = {k: v for k, v in result.items() if k not in ("checkpoint", "part")}
+        record_metrics(Path(args.checkpoint), args.part, kept)
 
 
 if __name__ == "__main__":
