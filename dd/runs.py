@@ -23,7 +23,7 @@ from dd.looks import masked
 from dd.models import Models
 from dd.processes import Process, process
 from dd.processes.clock import entropy
-from dd.recipe import Recipe, RecipeError, check, temperature_of
+from dd.recipe import Lane, Recipe, RecipeError, check, temperature_of
 from dd.samplers import ONE_CALL, Denoiser, Frame, race, reverse, steps_for, time_grid
 
 
@@ -39,6 +39,22 @@ class View:
     entropy: float | None  # bits per cell of the posterior, where there is one
     state: np.ndarray
     guess: np.ndarray
+
+
+@dataclass(frozen=True)
+class Track:
+    """What runs a lane of a recipe: its process, the network that answers it, its own random numbers.
+
+    denoise: shared by lanes with the same network. steps: half as many for methods that call the network twice, where
+    calls are to be equal.
+    """
+
+    lane: Lane
+    process: Process
+    network: Checkpoint
+    denoise: Denoiser
+    generator: torch.Generator
+    steps: int
 
 
 class Run:
@@ -62,21 +78,13 @@ class Run:
             )
         self.recipe = dataclasses.replace(recipe, sha256=checkpoint.sha256)
         self.labels = self._labels(checkpoints.classes(self.config))
-        self.generators = [torch.Generator().manual_seed(recipe.seed) for _ in recipe.lanes]
         self.look = models.look(recipe.checkpoint)
         given = recipe.given
         self.given = None if given is None else torch.tensor(given.cells).expand(recipe.images, -1, -1)
-        known = None
+        self.known = None
         if given is not None and given.known is not None:
-            known = torch.where(torch.tensor(given.known) > 0, self.given, -1)
-        self.processes = [process(lane.process, self.K, self.H * self.W) for lane in recipe.lanes]
-        self.networks = [models.answering(recipe.checkpoint, p.architecture) for p in self.processes]
-        for process_ in self.processes:
-            if known is not None and not process_.categorical:
-                raise RecipeError(f"{process_.name} knows no certain cells; choose another process to inpaint")
-        pairs = zip(self.networks, self.processes, strict=True)
-        shared = {c.sha256: self._denoiser(c, p, known) for c, p in pairs}
-        self._denoise = [shared[c.sha256] for c in self.networks]
+            self.known = torch.where(torch.tensor(given.known) > 0, self.given, -1)
+        self.tracks = self._tracks(models)
         self._frames = self._start()
         self._lock = threading.Lock()
         self.views: list[list[View]] = []
@@ -86,10 +94,24 @@ class Run:
         self.broken = False  # a step has failed, and there is no going on from it
         self.cells: list[Tensor] | None = None
 
-    def _denoiser(self, checkpoint: Checkpoint, process_: Process, known: Tensor | None) -> Denoiser:
-        recipe = self.recipe
-        temperature, tilt = temperature_of(recipe.temperature, recipe.tilt, process_)
-        return Denoiser(checkpoint.network, self.labels, recipe.guidance, known, temperature, tilt)
+    def _tracks(self, models: Models) -> list[Track]:
+        recipe, denoisers, tracks = self.recipe, {}, []
+        for lane in recipe.lanes:
+            process_ = process(lane.process, self.K, self.H * self.W)
+            if self.known is not None and not process_.categorical:
+                raise RecipeError(f"{process_.name} knows no certain cells; choose another process to inpaint")
+            network = models.answering(recipe.checkpoint, process_.architecture)
+            if network.sha256 not in denoisers:
+                denoisers[network.sha256] = Denoiser(
+                    network.network, self.labels, recipe.guidance, self.known, *self._temperature(process_)
+                )
+            generator = torch.Generator().manual_seed(recipe.seed)
+            steps = steps_for(recipe.steps, lane.method) if recipe.equal_calls else recipe.steps
+            tracks.append(Track(lane, process_, network, denoisers[network.sha256], generator, steps))
+        return tracks
+
+    def _temperature(self, process_: Process) -> tuple[float, float]:
+        return temperature_of(self.recipe.temperature, self.recipe.tilt, process_)
 
     def _labels(self, classes: int) -> Tensor | None:
         n, label = self.recipe.images, self.recipe.label
@@ -99,60 +121,58 @@ class Run:
 
     def _start(self) -> Iterator[list[Frame]]:
         runs, self._starts = [], []
-        lanes = zip(self.recipe.lanes, self.processes, self.generators, self._steps(), strict=True)
-        for lane, process_, generator, steps in lanes:
+        for track in self.tracks:
             start = 1.0 if self.given is None else self.recipe.given.t
-            times = time_grid(process_, steps, lane.schedule, start)
+            times = time_grid(track.process, track.steps, track.lane.schedule, start)
             if self.given is None:
-                x = process_.prior((self.recipe.images, self.H, self.W), generator)
+                x = track.process.prior((self.recipe.images, self.H, self.W), track.generator)
             else:
-                x = process_.perturb(self.given, times[0], generator)
-            runs.append(reverse(process_, x, times, lane.method, generator, **lane.options))
-            self._starts.append((process_, x, times[0]))
-        return race(runs, self._denoise)
+                x = track.process.perturb(self.given, times[0], track.generator)
+            runs.append(reverse(track.process, x, times, track.lane.method, track.generator, **track.lane.options))
+            self._starts.append((track.process, x, times[0]))
+        return race(runs, [track.denoise for track in self.tracks])
 
     def noised(self) -> list[np.ndarray]:
         """The states that the lanes of a new run start from as pictures (B, h, w), without a call of the network."""
         return [self._picture(*start) for start in self._starts]
 
-    def _steps(self) -> list[int]:
-        """Reverse steps of every lane: half as many for methods of two calls where calls are to be equal."""
-        steps, lanes = self.recipe.steps, self.recipe.lanes
-        return [steps_for(steps, lane.method) if self.recipe.equal_calls else steps for lane in lanes]
-
     @property
     def total(self) -> int:
         """Number of views of a finished run: the start and one after every step of the longest lane."""
-        return max(self._steps()) + 1
+        return max(track.steps for track in self.tracks) + 1
 
     def measured(self) -> list[dict[str, Any]]:
         """Of every lane, step by step: t, network calls so far, entropy in bits a cell, milliseconds. Beside them the
         hash of the network that answered it, and what was measured of that setting before (`stored`)."""
-        records, out = results.read(), []
-        for i, (lane, views) in enumerate(zip(self.recipe.lanes, zip(*self.views, strict=True), strict=True)):
-            steps = {
+        records = results.read()
+        return [
+            {
+                "process": track.lane.process,
+                "method": track.lane.method,
                 "t": [round(view.t, 6) for view in views],
                 "calls": [view.calls for view in views],
                 "entropy": [None if view.entropy is None else round(view.entropy, 6) for view in views],
                 "milliseconds": [round(view.milliseconds, 1) for view in views],
+                "sha256": track.network.sha256,
+                "stored": self.stored(i, records),
             }
-            known = {"sha256": self.networks[i].sha256, "stored": self.stored(i, records)}
-            out.append({"process": lane.process, "method": lane.method} | steps | known)
-        return out
+            for i, (track, views) in enumerate(zip(self.tracks, zip(*self.views, strict=True), strict=True))
+        ]
 
     def stored(self, i: int, records: list[dict[str, Any]]) -> dict[str, Any]:
         """What the records have of lane i, of these weights: its bound (nats per image, standard error, images; without
         a class and at temperature 1) and, of samples of all classes at exactly its setting, FID, the floor of that, how
         many there were, class accuracy. None: not measured."""
-        made, lane, sha256 = self.recipe, self.recipe.lanes[i], self.networks[i].sha256
+        made, track = self.recipe, self.tracks[i]
+        lane, sha256 = track.lane, track.network.sha256
         bound = results.find_bound(records, sha256, lane.process, lane.method)
         if bound is not None:
             bound = {"nats": bound["nll_nats"], "stderr": bound["nll_stderr"], "images": bound["images"]}
         samples = None
         all_classes = made.label == "each" or not checkpoints.classes(self.config)
         if all_classes and not lane.options and made.given is None:
-            temperature = temperature_of(made.temperature, made.tilt, self.processes[i])
-            setting = lane.process, lane.method, self._steps()[i], lane.schedule, made.guidance, *temperature
+            temperature = self._temperature(track.process)
+            setting = lane.process, lane.method, track.steps, lane.schedule, made.guidance, *temperature
             samples = results.find_samples(records, sha256, *setting)
         keys = {"fid": "fid", "fid_floor": "fid_floor", "samples": "images", "accuracy": "accuracy"}
         return {"bound": bound} | {name: (samples or {}).get(key) for name, key in keys.items()}
@@ -172,7 +192,7 @@ class Run:
         start = time.perf_counter()
         frames = next(self._frames)
         self._starts = []  # a state holds what was looked up at it
-        views = [self._view(frame, process_) for frame, process_ in zip(frames, self.processes, strict=True)]
+        views = [self._view(frame, track.process) for frame, track in zip(frames, self.tracks, strict=True)]
         if all(frame.t <= 0 for frame in frames):
             self._finish(frames)
             clean = [self.look.of_cells(cells) for cells in self.cells]
@@ -183,15 +203,15 @@ class Run:
         return views
 
     def _finish(self, frames: list[Frame]) -> None:
-        lanes = zip(frames, self.processes, self.generators, strict=True)
-        self.cells = [process_.clean(frame.p, generator) for frame, process_, generator in lanes]
+        ended = zip(frames, self.tracks, strict=True)
+        self.cells = [track.process.clean(frame.p, track.generator) for frame, track in ended]
         self._frames.close()
         self.finished = True
 
     def _remember(self, frames: list[Frame]) -> None:
         n = self.keep_simplex // (sum(4 * f.p[0].numel() for f in frames) * self.total)
         if n:
-            states = [process_.simplex(f.x[:n]) for f, process_ in zip(frames, self.processes, strict=True)]
+            states = [track.process.simplex(f.x[:n]) for f, track in zip(frames, self.tracks, strict=True)]
             if self.finished:  # as the pictures, at the categories that were drawn
                 states = [one_hot(cells[:n], self.K).movedim(-1, 1) for cells in self.cells]
             self.trajectory.append([(x.half(), f.p[:n].half()) for x, f in zip(states, frames, strict=True)])

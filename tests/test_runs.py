@@ -176,9 +176,10 @@ def test_a_schedule_sets_the_times_and_none_is_the_sampler_s_own(models, method,
     for schedule in ("default", *EVERYWHERE):
         run = Run(dataclasses.replace(BASE, lanes=(Lane("dirichlet", method, schedule=schedule),)), models)
         run.exhaust()
-        assert run.recipe.lanes[0].schedule == (own if schedule == "default" else schedule)
+        named = own if schedule == "default" else schedule
+        assert run.recipe.lanes[0].schedule == named
         made[schedule] = [views[0].t for views in run.views]
-        assert made[schedule] == time_grid(run.processes[0], BASE.steps, own if schedule == "default" else schedule)
+        assert made[schedule] == time_grid(run.tracks[0].process, BASE.steps, named)
     assert len({tuple(times) for times in made.values()}) == len(EVERYWHERE)
 
 

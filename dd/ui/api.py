@@ -262,7 +262,7 @@ def _data_url(run: Run) -> str:
 def _estimate(made: Recipe, models: Models, cells: object, draws: int) -> Iterator[Bound]:
     """The bound of one image, CHUNK draws of the noise at a time."""
     run = Run(made, models)  # checks the recipe
-    process = run.processes[0]
+    process = run.tracks[0].process
     if "bound" not in process.losses:
         bounded = (name for name in EVERY if "bound" in traits(name).losses)
         raise RecipeError(f"{process.name} has no likelihood bound; choose one of {', '.join(bounded)}")

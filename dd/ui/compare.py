@@ -111,7 +111,7 @@ def build(models: Models, engine: Engine) -> None:
         if session is None or session.run is None or not session.run.finished:
             return ""
         records = results.read()
-        lanes = (_row(session.run, i, records) for i in range(len(session.run.networks)))
+        lanes = (_row(session.run, i, records) for i in range(len(session.run.tracks)))
         rows = [HEADERS, ["---"] * len(HEADERS), *lanes]
         note = f"{NOTE} {_where_measured(session.run, records)}"
         return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note}"
@@ -129,7 +129,7 @@ def build(models: Models, engine: Engine) -> None:
 
 def _where_measured(run: Run, records: list[dict]) -> str:
     """At what numbers of calls there are samples to compare with."""
-    calls = results.sampled_calls(records, {network.sha256 for network in run.networks})
+    calls = results.sampled_calls(records, {track.network.sha256 for track in run.tracks})
     if not calls:
         return f"No samples of {run.recipe.checkpoint} are in this table; its model card (About) has what was measured."
     return f"Samples of {run.recipe.checkpoint} were measured at {', '.join(map(str, calls))} calls, not of every lane."

@@ -94,7 +94,7 @@ def path(run: Run, lane: int, image: int, row: int, col: int) -> dict:
     """The states x and posteriors p of one cell at every step: lists of K numbers."""
     if not run.trajectory:
         raise RecipeError("this run is too long to keep a cell's path; choose fewer steps")
-    if not run.processes[lane].categorical:
+    if not run.tracks[lane].process.categorical:
         raise RecipeError("the DDPM's pixels are numbers, not points of the simplex: there is no path to show")
     kept = len(run.trajectory[0][lane][0])
     if image >= kept:

@@ -121,7 +121,7 @@ def build(models: Models, engine: Engine) -> gr.State:
             gr.Dropdown(class_choices(models, loaded.checkpoint), value=str(loaded.label)), loaded.guidance,
             loaded.temperature, loaded.seed, gr.Dropdown(schedule_choices(lane.process), value=lane.schedule),
         ]  # fmt: skip
-        known = run.processes[0].options
+        known = run.tracks[0].process.options
         chosen = {name: lane.options.get(name, option.default) for name, option in known.items()}
         return values + [gr.Slider(value=chosen.get(name, slider.value)) for name, slider in options.items()]
 
