@@ -10,7 +10,7 @@ import pytest
 from dd import checkpoints, results
 from dd.processes import traits
 from dd.recipe import sampling_temperature
-from train.results import current, page
+from train.tables import current, page
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))

@@ -13,7 +13,7 @@ from dd.perceptual import WEIGHTS
 from dd.processes import process
 from dd.samplers import steps_for
 from tests.tiny import write_checkpoint
-from train import bounds, judges
+from train import bounds, judges, tables
 from train import results as script
 
 BUDGETS = 2
@@ -43,7 +43,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, mnist_root: Path) -> Path:
     """A folder where all kinds were measured, with every sampler, into a page that had something else on it."""
     root = furnished(tmp_path_factory.mktemp("whole"), mnist_root)
     (root / "docs").mkdir()
-    page = f"# Results\n\nBefore.\n\n{script.BEGIN}\nstale\n{script.END}\n\nAfter.\n"
+    page = f"# Results\n\nBefore.\n\n{tables.BEGIN}\nstale\n{tables.END}\n\nAfter.\n"
     (root / "docs" / "results.md").write_text(page)
     run(root)
     return root
@@ -115,15 +115,15 @@ def test_the_page_has_every_figure_and_leaves_the_rest_alone(whole: Path, capsys
     assert "stale" not in page
     for sampler, schedule in (("dirichlet", "cosine"), ("heun", "native")):
         row = {r["budget"]: r for r in records if r.get("sampler") == sampler and r["kind"] == "samples"}
-        for key, title in script.FIGURES.items():
+        for key, title in tables.FIGURES.items():
             table = page.split(f"\n{title} by network calls:\n")[1].split("\n\n")[0]
             assert (
                 f"| dirichlet | {sampler} | {schedule} | {results.short(row[2][key])} | {results.short(row[4][key])} |"
                 in table
             )
     only = [r for r in records if r["kind"] == "samples" and r["budget"] == 4]
-    figures = " | ".join(results.short(only[0][key]) for key in script.FIGURES)
-    assert f"| dirichlet | {only[0]['sampler']} | cosine | 4 | {figures} |" in script.tables(only)
+    figures = " | ".join(results.short(only[0][key]) for key in tables.FIGURES)
+    assert f"| dirichlet | {only[0]['sampler']} | cosine | 4 | {figures} |" in tables.tables(only)
     bound = next(r for r in records if r["kind"] == "bound")
     assert f"{bound['nll_nats']:.2f} ± {bound['nll_stderr']:.2f}" in page
     chain = {r["steps"]: r for r in records if r["kind"] == "steps-bound" and r["process"] == "d3pm-absorbing"}
@@ -177,10 +177,10 @@ def test_times_are_of_one_machine_each(folder: Path, monkeypatch: pytest.MonkeyP
     records = run(folder, *few, "--calls", "2", "3")
     there = [r for r in records if r["machine"] == "another"]
     assert len(there) == 2 * len(here) == len(records) - len(here)
-    assert script.timed(records) == there
-    assert script.timed(here) == here
-    tables = (folder / "docs" / "results.md").read_text()
-    assert tables.count("Seconds per image by network calls") == 2
+    assert tables.timed(records) == there
+    assert tables.timed(here) == here
+    page = (folder / "docs" / "results.md").read_text()
+    assert page.count("Seconds per image by network calls") == 2
 
 
 def test_only_the_kinds_that_are_asked_for_are_measured(folder: Path, capsys: pytest.CaptureFixture):
