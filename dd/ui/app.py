@@ -87,8 +87,12 @@ footer .divider { display: none !important; }
 @media (max-width: 700px) {
   .dd-table :is(th, td) { padding: 4px 6px !important; font-size: 13px; }
   .dd-table td:first-child { min-width: 6.5em; word-break: normal; overflow-wrap: normal; }
-  #rebuild-figures :is(th, td) { padding: 4px !important; font-size: 12px; }
+  :is(#rebuild-figures, #compare-table) :is(th, td) { padding: 4px 3px !important; font-size: 12px; }
   #rebuild-figures td:first-child { min-width: 4.5em; }
+  #compare-table table { max-width: calc(100vw - 24px); }
+  #compare-table td { white-space: normal; }
+  #compare-table td:first-child { min-width: 5em; }
+  #compare-table :is(th, td):nth-child(2) { display: none; }
   .dd-stage { order: -1; }
   .dd-picture { display: contents !important; }
   .dd-picture > * { flex: 1 1 100%; }

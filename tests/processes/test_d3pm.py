@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from dd.processes.chains import SCHEDULES, absorbing_chain, gaussian_chain, information, uniform_chain
+from dd.processes.chains import (
+    SCHEDULES,
+    absorbing_chain,
+    gaussian_chain,
+    gaussian_steps,
+    information,
+    uniform_chain,
+)
 from dd.processes.d3pm import D3PM
 
 K, T = 3, 4
@@ -97,7 +104,7 @@ def test_gaussian_chain_is_austins_and_forgets(K: int, T: int) -> None:
 
 def test_gaussian_chain_at_256_levels_has_about_the_papers_betas() -> None:
     """At K = 256, T = 1000 Ho et al.'s own betas mix: the factor is within a factor of three of 1."""
-    Q = gaussian_chain(256, 1000).steps[-1]
+    Q = gaussian_steps(256, 1000)[-1]
     beta = 12 / (255**2 * float(Q[0, 1].log() - Q[0, 2].log()))
     assert 0.02 / 3 < beta < 0.02 * 3
 
