@@ -25,7 +25,7 @@ import yaml
 from dd import checkpoints
 from dd.data import grid_of
 from dd.device import CORES, for_inference, keep_freed_memory
-from dd.processes import REGISTRY, Process, process, suits
+from dd.processes import REGISTRY, Process, make_process, suits
 from dd.recipe import Lane
 from dd.samplers import Denoiser, calls_per_step, default_schedule, race, reverse, steps_for, time_grid
 
@@ -45,13 +45,13 @@ def milliseconds(action: Callable[[], object], repeats: int) -> float:
     return statistics.median(times[2:])
 
 
-def outside(process_: Process, method: str, f: torch.Tensor, calls: int) -> float:
+def outside(process: Process, method: str, f: torch.Tensor, calls: int) -> float:
     """Milliseconds that a sampler adds to each of its network calls: the mean over a whole run of so many of them."""
     generator, steps = torch.Generator().manual_seed(0), steps_for(calls, method)
-    times, cells = time_grid(process_, steps, default_schedule(method)), (len(f), *f.shape[2:])
+    times, cells = time_grid(process, steps, default_schedule(method)), (len(f), *f.shape[2:])
 
     def whole() -> None:
-        run = reverse(process_, process_.prior(cells, generator), times, method, generator)
+        run = reverse(process, process.prior(cells, generator), times, method, generator)
         query = next(run)
         while not query.last:
             query = run.send(f)
@@ -59,20 +59,20 @@ def outside(process_: Process, method: str, f: torch.Tensor, calls: int) -> floa
     return milliseconds(whole, 3) / (steps * calls_per_step(method))
 
 
-def training(process_: Process, f: torch.Tensor, x0: torch.Tensor, generator: torch.Generator) -> None:
+def training(process: Process, f: torch.Tensor, x0: torch.Tensor, generator: torch.Generator) -> None:
     """What a batch costs in training outside the network, without the loss's gradient."""
-    t, _ = process_.times(len(x0), generator)
-    x_t = process_.perturb(x0, t, generator)
-    process_.loss(process_.logits(f, process_.evidence(x_t, t)), x0, x_t, t)
+    t, _ = process.times(len(x0), generator)
+    x_t = process.perturb(x0, t, generator)
+    process.loss(process.logits(f, process.evidence(x_t, t)), x0, x_t, t)
 
 
 def lanes(names: tuple[Lane, ...], cells: tuple[int, int, int], K: int, denoise: Denoiser, steps: int) -> float:
     """Milliseconds a step of these lanes in lockstep, network and all: the mean over a run; cells: (B, H, W)."""
     runs = []
     for lane in names:
-        process_, generator = process(lane.process, K, cells[1] * cells[2]), torch.Generator().manual_seed(0)
-        times = time_grid(process_, steps, default_schedule(lane.method))
-        runs.append(reverse(process_, process_.prior(cells, generator), times, lane.method, generator))
+        process, generator = make_process(lane.process, K, cells[1] * cells[2]), torch.Generator().manual_seed(0)
+        times = time_grid(process, steps, default_schedule(lane.method))
+        runs.append(reverse(process, process.prior(cells, generator), times, lane.method, generator))
     frames = race(runs, denoise)
     next(frames)  # the first call compiles the network for this batch
     start = time.perf_counter()
@@ -110,13 +110,13 @@ def main(argv: list[str] | None = None) -> None:
     network_ms = milliseconds(lambda: denoise(f), args.repeats)
     steps, per_image = {}, {}
     for name in (name for name in REGISTRY if suits(name, config["data"])):
-        process_ = process(name, K, H * W)
-        for method in process_.methods:
-            ms = outside(process_, method, f, args.calls)
+        process = make_process(name, K, H * W)
+        for method in process.methods:
+            ms = outside(process, method, f, args.calls)
             steps[f"{name}/{method}"] = {"ms": round(ms, 2), "share": round(ms / network_ms, 3)}
-        if "bound" in process_.losses:
+        if "bound" in process.losses:
             per_image[name] = round(
-                milliseconds(lambda p=process_: training(p, f, x0, generator), args.repeats) / args.images, 3
+                milliseconds(lambda p=process: training(p, f, x0, generator), args.repeats) / args.images, 3
             )
     cells = (args.images, H, W)
     one, four = (lanes(names, cells, K, denoise, args.calls) for names in (LANES[:1], LANES))

@@ -8,7 +8,7 @@ from typing import Any
 
 from dd import checkpoints
 from dd.data import grid_of
-from dd.processes import EVERY, NO_ORDER, Process, process, suits
+from dd.processes import EVERY, NO_ORDER, Process, make_process, suits
 from dd.samplers import default_schedule, schedules
 
 MAX_STEPS, MAX_IMAGES, MAX_LANES = 500, 64, 4
@@ -144,16 +144,16 @@ def chosen_temperature(config: dict[str, Any], temperature: float | None, tilt: 
     return T, k
 
 
-def temperature_of(temperature: float, tilt: float, process_: Process) -> tuple[float, float]:
+def temperature_of(temperature: float, tilt: float, process: Process) -> tuple[float, float]:
     """Temperature and tilt of a lane: a network that regresses intensities, the DDPM's, has none."""
-    return (temperature, tilt) if process_.categorical else (1.0, 0.0)
+    return (temperature, tilt) if process.categorical else (1.0, 0.0)
 
 
 def sampling_temperature(
-    config: dict[str, Any], process_: Process, temperature: float | None = None, tilt: float | None = None
+    config: dict[str, Any], process: Process, temperature: float | None = None, tilt: float | None = None
 ) -> tuple[float, float]:
     """The temperature and tilt that a process' samples are drawn at with this checkpoint."""
-    return temperature_of(*chosen_temperature(config, temperature, tilt), process_)
+    return temperature_of(*chosen_temperature(config, temperature, tilt), process)
 
 
 def sampling_schedule(config: dict[str, Any], sampler: str, schedule: str | None = None) -> str:
@@ -185,7 +185,7 @@ def check(recipe: Recipe, config: dict[str, Any]) -> Recipe:
             f"({MAX_WORK:,} in all); lower one of them"
         )
     lanes = tuple(_check_lane(lane, K, H * W, config) for lane in recipe.lanes)
-    if not any(process(lane.process, K, H * W).categorical for lane in lanes):
+    if not any(make_process(lane.process, K, H * W).categorical for lane in lanes):
         temperature, tilt = 1.0, 0.0
     given = None if recipe.given is None else _check_given(recipe.given, K, H, W)
     return dataclasses.replace(
@@ -214,25 +214,25 @@ def _check_lane(lane: Lane, K: int, cells: int, config: dict[str, Any]) -> Lane:
         raise RecipeError(f"there is no process {str(lane.process)[:40]!r}; choose one of {', '.join(EVERY)}")
     if not suits(lane.process, config["data"]):  # before tables of that many categories are built
         raise RecipeError(NO_ORDER.format(lane.process))
-    process_ = process(lane.process, K, cells)
-    method = process_.methods[0] if lane.method == "default" else lane.method
-    if method not in process_.methods:
+    process = make_process(lane.process, K, cells)
+    method = process.methods[0] if lane.method == "default" else lane.method
+    if method not in process.methods:
         raise RecipeError(
-            f"{lane.process} has no sampler {str(method)[:40]!r}; choose one of {', '.join(process_.methods)}"
+            f"{lane.process} has no sampler {str(method)[:40]!r}; choose one of {', '.join(process.methods)}"
         )
     options = {}
     if not isinstance(lane.options, dict):
         raise RecipeError('the options of a lane must map names to numbers, for example {"eta": 0.5}')
     for name, value in lane.options.items():
-        if name not in process_.options:
+        if name not in process.options:
             raise RecipeError(f"{lane.process} has no option {str(name)[:40]!r}")
-        option = process_.options[name]
+        option = process.options[name]
         if method not in option.methods:
             raise RecipeError(f"{name} is an option of {', '.join(option.methods)}, not of {method}")
         options[name] = real(value, name.capitalize(), option.minimum, option.maximum)
-    options = {name: value for name, value in options.items() if value != process_.options[name].default}
-    if lane.schedule not in ("default", *schedules(process_)):
-        known = ", ".join(schedules(process_))
+    options = {name: value for name, value in options.items() if value != process.options[name].default}
+    if lane.schedule not in ("default", *schedules(process)):
+        known = ", ".join(schedules(process))
         raise RecipeError(f"{lane.process} has no schedule {str(lane.schedule)[:40]!r}; choose default, {known}")
     schedule = sampling_schedule(config, method, None if lane.schedule == "default" else lane.schedule)
     return Lane(lane.process, method, options, schedule)

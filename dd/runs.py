@@ -21,7 +21,7 @@ from dd.checkpoints import Checkpoint
 from dd.data import grid_of
 from dd.looks import masked
 from dd.models import Models
-from dd.processes import Process, process
+from dd.processes import Process, make_process
 from dd.processes.clock import entropy
 from dd.recipe import Lane, Recipe, RecipeError, check, temperature_of
 from dd.samplers import ONE_CALL, Denoiser, Frame, race, reverse, steps_for, time_grid
@@ -97,21 +97,21 @@ class Run:
     def _tracks(self, models: Models) -> list[Track]:
         recipe, denoisers, tracks = self.recipe, {}, []
         for lane in recipe.lanes:
-            process_ = process(lane.process, self.K, self.H * self.W)
-            if self.known is not None and not process_.categorical:
-                raise RecipeError(f"{process_.name} knows no certain cells; choose another process to inpaint")
-            network = models.answering(recipe.checkpoint, process_.architecture)
+            process = make_process(lane.process, self.K, self.H * self.W)
+            if self.known is not None and not process.categorical:
+                raise RecipeError(f"{process.name} knows no certain cells; choose another process to inpaint")
+            network = models.answering(recipe.checkpoint, process.architecture)
             if network.sha256 not in denoisers:
                 denoisers[network.sha256] = Denoiser(
-                    network.network, self.labels, recipe.guidance, self.known, *self._temperature(process_)
+                    network.network, self.labels, recipe.guidance, self.known, *self._temperature(process)
                 )
             generator = torch.Generator().manual_seed(recipe.seed)
             steps = steps_for(recipe.steps, lane.method) if recipe.equal_calls else recipe.steps
-            tracks.append(Track(lane, process_, network, denoisers[network.sha256], generator, steps))
+            tracks.append(Track(lane, process, network, denoisers[network.sha256], generator, steps))
         return tracks
 
-    def _temperature(self, process_: Process) -> tuple[float, float]:
-        return temperature_of(self.recipe.temperature, self.recipe.tilt, process_)
+    def _temperature(self, process: Process) -> tuple[float, float]:
+        return temperature_of(self.recipe.temperature, self.recipe.tilt, process)
 
     def _labels(self, classes: int) -> Tensor | None:
         n, label = self.recipe.images, self.recipe.label
@@ -216,22 +216,22 @@ class Run:
                 states = [one_hot(cells[:n], self.K).movedim(-1, 1) for cells in self.cells]
             self.trajectory.append([(x.half(), f.p[:n].half()) for x, f in zip(states, frames, strict=True)])
 
-    def _view(self, frame: Frame, process_: Process) -> View:
+    def _view(self, frame: Frame, process: Process) -> View:
         start = time.perf_counter()
-        state = self._picture(process_, frame.x, frame.t)
+        state = self._picture(process, frame.x, frame.t)
         bits = None
-        if process_.categorical:
+        if process.categorical:
             bits = float(entropy(frame.p.clamp(min=1e-12).log()).mean()) / math.log(2)
         guess = self.look.of_points(frame.p)
         milliseconds = 1000 * (frame.seconds + time.perf_counter() - start)
         calls = frame.calls * (1 if self.recipe.guidance in ONE_CALL or self.labels is None else 2)
         return View(frame.step, calls, frame.t, milliseconds, bits, state, guess)
 
-    def _picture(self, process_: Process, x: Tensor, t: float) -> np.ndarray:
+    def _picture(self, process: Process, x: Tensor, t: float) -> np.ndarray:
         """States x at time t, masked cells marked."""
-        state = self.look.of_state(process_, x, t)
-        if process_.mask is not None:
-            state = masked(state, x == process_.mask, self.look.factor)
+        state = self.look.of_state(process, x, t)
+        if process.mask is not None:
+            state = masked(state, x == process.mask, self.look.factor)
         return state
 
     def exhaust(self) -> list[Tensor]:

@@ -5,16 +5,16 @@ import pytest
 import torch
 
 from dd.likelihood import cross_entropy, differentiable_denoiser, estimate_bound, exact_vlb, ode_bound, training_loss
-from dd.processes import REGISTRY, Process, process
+from dd.processes import REGISTRY, Process, make_process
 from dd.processes.d3pm import D3PM
 from dd.processes.dirichlet import Dirichlet
 from tests.toys import Toy, three_cells, two_cells
 from train.bounds import BATCH, stderr
 
-CHAINS = [name for name in REGISTRY if not process(name, 3, 3).continuous]
+CHAINS = [name for name in REGISTRY if not make_process(name, 3, 3).continuous]
 
 
-def excess(toy: Toy, process_: Process, images: int, rows: int, repeats: int) -> tuple[float, float]:
+def excess(toy: Toy, process: Process, images: int, rows: int, repeats: int) -> tuple[float, float]:
     """(bound - surprise) / entropy with the toy's exact posterior, and its standard error; seed 11.
 
     -log p(x_0) is what the bound of an exact continuous process is on average *for each x_0*: taking it off leaves the
@@ -22,7 +22,7 @@ def excess(toy: Toy, process_: Process, images: int, rows: int, repeats: int) ->
     """
     generator = torch.Generator().manual_seed(11)
     x0 = toy.sample(images, generator, rows)
-    bound = estimate_bound(process_, toy.denoise, x0, None, repeats, generator, BATCH)
+    bound = estimate_bound(process, toy.denoise, x0, None, repeats, generator, BATCH)
     relative = (bound.total - toy.surprise(x0)) / rows / toy.entropy
     return float(relative.mean()), stderr(relative)
 
@@ -30,7 +30,7 @@ def excess(toy: Toy, process_: Process, images: int, rows: int, repeats: int) ->
 @pytest.mark.parametrize("name", REGISTRY)
 def test_bound_of_three_cells(name: str) -> None:
     """>= entropy - 3 standard errors and within 1% of it; 512,000 toys, 4 times each, standard error below 0.3%."""
-    mean, error = excess(three_cells(), process(name, 3, 3 * 256), 2000, 256, 4)
+    mean, error = excess(three_cells(), make_process(name, 3, 3 * 256), 2000, 256, 4)
     assert error < 0.003
     assert -3 * error <= mean <= 0.01
 
@@ -39,7 +39,7 @@ def test_bound_of_three_cells(name: str) -> None:
 @pytest.mark.parametrize("name", REGISTRY)
 def test_bound_of_two_cells_of_64(name: str) -> None:
     """The same from 128,000 toys, 8 times each."""
-    mean, error = excess(two_cells(), process(name, 64, 2 * 64), 2000, 64, 8)
+    mean, error = excess(two_cells(), make_process(name, 64, 2 * 64), 2000, 64, 8)
     assert error < 0.003
     assert -3 * error <= mean <= 0.01
 
@@ -65,7 +65,7 @@ def test_exact_vlb_by_enumeration(name: str) -> None:
 
     What is above the entropy is what cells drawn apart lose in T = 1000 steps, and the prior's mismatch.
     """
-    toy, chain = three_cells(), process(name, 3, 3)
+    toy, chain = three_cells(), make_process(name, 3, 3)
     clean, noisy = (torch.cartesian_prod(*[torch.arange(states)] * 3) for states in (chain.K, chain.S))
     x0, x_n = clean.repeat_interleave(len(noisy), 0)[:, None], noisy.repeat(len(clean), 1)[:, None]
     p_x0 = (-toy.surprise(x0)).exp()
@@ -87,7 +87,7 @@ def test_a_wrong_posterior_costs_what_it_should() -> None:
     independent = lambda l, label: marginals.float()[None, :, None].expand_as(l)  # noqa: E731
     cost = -float(sum((toy.joint.sum([j for j in range(3) if j != d]) * marginals[:, d]).sum() for d in range(3)))
     bound = estimate_bound(
-        process("dirichlet", 3, 3 * 256), independent, toy.sample(2000, generator, 256), None, 2, generator, BATCH
+        make_process("dirichlet", 3, 3 * 256), independent, toy.sample(2000, generator, 256), None, 2, generator, BATCH
     )
     assert cost > toy.entropy + 0.1
     assert stderr(bound.total) < 0.004 * 256 * cost
@@ -111,8 +111,8 @@ def test_exact_vlb_of_one_cell_against_enumeration(transition: str) -> None:
 def test_exact_vlb_falls_with_the_number_of_steps(name: str) -> None:
     """Cells drawn apart in one step cost the total correlation; many steps cost next to nothing."""
     toy, generator = three_cells(), torch.Generator().manual_seed(11)
-    process_, x0 = process(name, 3, 3), toy.sample(4_000, generator)
-    one, few, many = (exact_vlb(process_, toy.denoise, x0, None, n, generator, batch=4_000) for n in (1, 8, 64))
+    process, x0 = make_process(name, 3, 3), toy.sample(4_000, generator)
+    one, few, many = (exact_vlb(process, toy.denoise, x0, None, n, generator, batch=4_000) for n in (1, 8, 64))
     apart = float(
         sum(-torch.xlogy(m, m).sum() for m in (toy.joint.sum((1, 2)), toy.joint.sum((0, 2)), toy.joint.sum((0, 1))))
     )
@@ -160,22 +160,22 @@ def test_ode_bound_converges_at_second_order() -> None:
 def test_every_loss_is_finite_differentiable_and_smallest_at_the_posterior(name: str) -> None:
     """Averaged over data, the exact posterior beats a shifted one for every kind of loss."""
     toy, generator = three_cells(), torch.Generator().manual_seed(0)
-    process_ = process(name, 3, 3)
+    process = make_process(name, 3, 3)
     x0 = toy.sample(3_000, generator)
-    t, weight = process_.times(3_000, generator)
-    x_t = process_.perturb(x0, t, generator)
-    l = process_.evidence(x_t, t)
+    t, weight = process.times(3_000, generator)
+    x_t = process.perturb(x0, t, generator)
+    l = process.evidence(x_t, t)
     shift = torch.tensor([0.7, 0.0, -0.7]).view(1, 3, 1, 1)
-    for kind in process_.losses:
+    for kind in process.losses:
         f = toy.denoise(l).requires_grad_()
-        right = training_loss(process_, kind, f + l, x0, x_t, t, weight)
+        right = training_loss(process, kind, f + l, x0, x_t, t, weight)
         assert right.shape == (3_000,)
         right.mean().backward()
         assert bool(torch.isfinite(f.grad).all())
-        wrong = training_loss(process_, kind, (f + l + shift).detach(), x0, x_t, t, weight)
+        wrong = training_loss(process, kind, (f + l + shift).detach(), x0, x_t, t, weight)
         assert float(wrong.mean()) > float(right.detach().mean())
     with pytest.raises(ValueError, match="has no loss"):
-        training_loss(process_, "perceptual", l, x0, x_t, t, weight)
+        training_loss(process, "perceptual", l, x0, x_t, t, weight)
 
 
 def test_cross_entropy_and_hybrid() -> None:

@@ -12,7 +12,7 @@ from dd.checkpoints import CheckpointError
 from dd.looks import MASK, Decoded, GreyLevels, masked
 from dd.models import Models
 from dd.networks.vqvae import VqVae
-from dd.processes import process
+from dd.processes import make_process
 from dd.recipe import Lane, Recipe, RecipeError
 from dd.runs import Run
 from dd.ui.controls import process_choices
@@ -57,13 +57,13 @@ def test_a_denoiser_of_codes_runs_and_is_shown_decoded(tmp_path):
 
 def test_a_state_of_codes_looks_like_its_evidence_and_one_of_greys_like_itself():
     torch.manual_seed(0)
-    process_, generator = process("dirichlet", 8, 36), torch.Generator().manual_seed(0)
-    x = process_.prior((2, 6, 6), generator)
+    process, generator = make_process("dirichlet", 8, 36), torch.Generator().manual_seed(0)
+    x = process.prior((2, 6, 6), generator)
     look = Decoded(VqVae(**VQVAE).eval())
-    points = torch.softmax(process_.evidence(x, 0.3), 1)
-    assert np.array_equal(look.of_state(process_, x, 0.3), look.of_points(points))
-    assert not np.array_equal(look.of_state(process_, x, 0.3), look.of_points(x))
-    assert np.array_equal(GreyLevels(8).of_state(process_, x, 0.3), GreyLevels(8).of_points(x.float()))
+    points = torch.softmax(process.evidence(x, 0.3), 1)
+    assert np.array_equal(look.of_state(process, x, 0.3), look.of_points(points))
+    assert not np.array_equal(look.of_state(process, x, 0.3), look.of_points(x))
+    assert np.array_equal(GreyLevels(8).of_state(process, x, 0.3), GreyLevels(8).of_points(x.float()))
 
 
 class Elsewhere(torch.nn.Module):

@@ -8,7 +8,7 @@ import torch
 
 from dd.looks import MASK, GreyLevels
 from dd.models import Models
-from dd.processes import REGISTRY, process
+from dd.processes import REGISTRY, make_process
 from dd.recipe import Given, Lane, Recipe, RecipeError
 from dd.runs import Run
 from dd.samplers import EVERYWHERE, time_grid
@@ -32,7 +32,7 @@ def test_same_seed_same_picture_and_another_seed_another(models):
 
 @pytest.mark.parametrize("name", list(REGISTRY))
 def test_every_process_and_sampler_runs_to_clean_categories(models, name):
-    for method in process(name, 2, 784).methods:
+    for method in make_process(name, 2, 784).methods:
         run = Run(dataclasses.replace(BASE, lanes=(Lane(name, method),)), models)
         cells = run.exhaust()[0]
         assert cells.shape == (3, 28, 28)
@@ -201,7 +201,7 @@ def test_time_dilation_of_one_is_exact_and_of_two_is_not(models):
 @pytest.mark.parametrize("name", list(REGISTRY))
 def test_known_cells_stay_and_the_others_are_generated(models, name):
     known = tuple(tuple(int(col < 14) for col in range(28)) for _ in range(28))
-    lane = Lane(name, process(name, 2, 784).methods[0])
+    lane = Lane(name, make_process(name, 2, 784).methods[0])
     given = Given(stripes(), known)
     results = [
         Run(dataclasses.replace(BASE, lanes=(lane,), given=given, seed=seed), models).exhaust()[0] for seed in (0, 1)
@@ -251,14 +251,14 @@ def test_a_lane_of_another_network_runs_beside_the_others(tmp_path):
 @pytest.mark.parametrize("name", list(REGISTRY))
 def test_a_given_image_is_noised_to_the_very_time_that_the_steps_begin_at(models, name, monkeypatch):
     """In float32, k / 2000 is another step of a chain than in float64, a quarter of the time."""
-    lane, told = Lane(name, process(name, 2, 784).methods[0]), []
-    made = type(process(name, 2, 784))
+    lane, told = Lane(name, make_process(name, 2, 784).methods[0]), []
+    made = type(make_process(name, 2, 784))
     monkeypatch.setattr(made, "perturb", lambda self, x0, t, g: told.append(t) or self.prior(x0.shape, g))
     run = Run(dataclasses.replace(BASE, lanes=(lane,), given=Given(stripes(), t=0.9995)), models)
     assert told == [run.advance()[0].t] == [0.9995]
 
 
-@pytest.mark.parametrize("method", process("dirichlet", 2, 784).methods)
+@pytest.mark.parametrize("method", make_process("dirichlet", 2, 784).methods)
 def test_every_sampler_starts_from_a_given_image(models, method):
     """Noised to t = 0.5, in many short steps: the times begin there, and none is wasted on the way to it."""
     cells = tuple(tuple((i + j) % 2 for j in range(28)) for i in range(28))

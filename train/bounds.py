@@ -39,21 +39,21 @@ def likelihood(bound: Bound, cells: int) -> dict[str, float]:
     return {"nll_nats": nats, "nll_stderr": stderr(bound.total), "bits_per_dim": nats / cells / log(2)}
 
 
-def own_time(process_: Process, t: Tensor | float) -> Tensor:
+def own_time(process: Process, t: Tensor | float) -> Tensor:
     """tau of the Dirichlet diffusion, noise-to-signal ratio of the Gaussian, step of a chain."""
-    v = process_.clock.native(t)
-    return v if process_.clock.whole else v.exp()
+    v = process.clock.native(t)
+    return v if process.clock.whole else v.exp()
 
 
-def by_decade(process_: Process, network: nn.Module, bound: Bound, x0: Tensor, generator: torch.Generator) -> list:
+def by_decade(process: Process, network: nn.Module, bound: Bound, x0: Tensor, generator: torch.Generator) -> list:
     """The path-KL of each decade of the process' own time, beside the cross-entropy left at the decade's end.
 
     For the exact posterior the path-KL below any time is at most the cross-entropy -log p(x_0 | x_t) left at that time:
     denoising in many steps loses no information over doing so cell by cell in one. A larger one (by 3 standard errors:
     "leak") is an error in the numerics, or of a network that is worse below that time than at it.
     """
-    tau = own_time(process_, bound.t)
-    first, last = own_time(process_, torch.tensor([0.0, 1.0])).clamp(min=1.0 if process_.clock.whole else 0.0)
+    tau = own_time(process, bound.t)
+    first, last = own_time(process, torch.tensor([0.0, 1.0])).clamp(min=1.0 if process.clock.whole else 0.0)
     rows = []
     for decade in range(floor(log10(first)), ceil(log10(last))):
         low, high = 10.0**decade, min(10.0 ** (decade + 1), float(last))
@@ -61,7 +61,7 @@ def by_decade(process_: Process, network: nn.Module, bound: Bound, x0: Tensor, g
         if decade == floor(log10(first)):
             inside = below
         part, path = (torch.where(mask, bound.path, 0.0).mean(1) for mask in (inside, below))
-        left = cross_entropy_left(process_, network, x0, _clock_time(process_, high), generator)
+        left = cross_entropy_left(process, network, x0, _clock_time(process, high), generator)
         gap = path - left  # of each image: what makes it hard is in both
         rows.append(
             {
@@ -93,27 +93,27 @@ def decades_table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def _clock_time(process_: Process, tau: float) -> float:
-    return float(process_.clock.t(tau if process_.clock.whole else log(tau)))
+def _clock_time(process: Process, tau: float) -> float:
+    return float(process.clock.t(tau if process.clock.whole else log(tau)))
 
 
 def cross_entropy_left(
-    process_: Process, network: nn.Module, x0: Tensor, t: float, generator: torch.Generator
+    process: Process, network: nn.Module, x0: Tensor, t: float, generator: torch.Generator
 ) -> Tensor:  # fmt: skip
     """-log p(x_0 | x_t) of each image, cell by cell: (N,) nats."""
     labelled_denoise, out = network_denoiser(network), []
     for part in x0.split(BATCH):
-        l = process_.evidence(process_.perturb(part, t, generator), t)
-        logits = process_.logits(labelled_denoise(l, None), l)
+        l = process.evidence(process.perturb(part, t, generator), t)
+        logits = process.logits(labelled_denoise(l, None), l)
         out.append(cross_entropy(logits.double(), part))
     return torch.cat(out)
 
 
 def continuous_bound(
-    process_: Process, network: nn.Module, x0: Tensor, generator: torch.Generator, repeats: int = 1
+    process: Process, network: nn.Module, x0: Tensor, generator: torch.Generator, repeats: int = 1
 ) -> Bound:
     """The continuous-time bound, without class label."""
-    return estimate_bound(process_, network_denoiser(network), x0, None, repeats, generator, BATCH)
+    return estimate_bound(process, network_denoiser(network), x0, None, repeats, generator, BATCH)
 
 
 def chain_bound(
@@ -124,6 +124,6 @@ def chain_bound(
     return exact_vlb(chain, network_denoiser(network), x0, None, steps, generator, schedule, BATCH)
 
 
-def flow_bound(process_: Dirichlet, network: nn.Module, x0: Tensor, generator: torch.Generator) -> Bound:
+def flow_bound(process: Dirichlet, network: nn.Module, x0: Tensor, generator: torch.Generator) -> Bound:
     """The bound of the Dirichlet probability-flow ODE, without class label."""
-    return ode_bound(process_, differentiable_denoiser(network), x0, None, ODE_STEPS, generator, batch=BATCH)
+    return ode_bound(process, differentiable_denoiser(network), x0, None, ODE_STEPS, generator, batch=BATCH)

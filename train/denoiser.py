@@ -24,7 +24,7 @@ from dd.device import autocast, best_device
 from dd.likelihood import estimate_bound, network_denoiser, training_loss
 from dd.looks import Decoded, GreyLevels
 from dd.networks.unet import Block, UNet
-from dd.processes import EVERY, Process, process
+from dd.processes import EVERY, Process, make_process
 from dd.render import tile, to_image
 from dd.samplers import Denoiser, generate
 from train.codes import load_codes, load_grids
@@ -53,22 +53,22 @@ def mixture_loss(
     """
     kinds = kinds or {}
     evidence, pieces = [], []
-    for (process_, count), x0_part in zip(parts, x0.split([count for _, count in parts]), strict=True):
-        t, weight = process_.times(count, generator)
-        x_t = process_.perturb(x0_part, t, generator)
-        evidence.append(process_.evidence(x_t, t))
-        pieces.append((process_, x0_part, x_t, t, weight))
+    for (process, count), x0_part in zip(parts, x0.split([count for _, count in parts]), strict=True):
+        t, weight = process.times(count, generator)
+        x_t = process.perturb(x0_part, t, generator)
+        evidence.append(process.evidence(x_t, t))
+        pieces.append((process, x0_part, x_t, t, weight))
     l = torch.cat(evidence)
     with autocast(device):
         f = network(l.to(device), None if label is None else label.to(device)).float().cpu()
     counts, losses, report = [count for _, count in parts], [], {}
     answers = zip(f.split(counts), l.split(counts), strict=True)
-    for (process_, x0_part, x_t, t, weight), (f_part, l_part) in zip(pieces, answers, strict=True):
-        logits = process_.logits(f_part, l_part)
-        kind = kinds.get(process_.name, process_.losses[0])
-        loss = training_loss(process_, kind, logits, x0_part, x_t, t, weight, lam).float()
+    for (process, x0_part, x_t, t, weight), (f_part, l_part) in zip(pieces, answers, strict=True):
+        logits = process.logits(f_part, l_part)
+        kind = kinds.get(process.name, process.losses[0])
+        loss = training_loss(process, kind, logits, x0_part, x_t, t, weight, lam).float()
         losses.append(loss)
-        report[process_.name] = float(loss.detach().mean())
+        report[process.name] = float(loss.detach().mean())
     return torch.cat(losses).mean(), report
 
 
@@ -189,10 +189,10 @@ def dealt_out(config: dict, cells: int, world: int) -> list[tuple[Process, int]]
         raise ValueError(f"the mixture {mixture} does not add up to the batch of {config['batch']}")
     if any(count % world for count in mixture.values()):
         raise ValueError(f"the mixture {mixture} cannot be dealt out evenly to {world} workers")
-    parts = [(process(name, K, cells), count // world) for name, count in mixture.items()]
-    for process_, _ in parts:
-        if (kind := config.get("losses", {}).get(process_.name, process_.losses[0])) not in process_.losses:
-            raise ValueError(f"{process_.name} has no loss {kind!r}; choose one of {', '.join(process_.losses)}")
+    parts = [(make_process(name, K, cells), count // world) for name, count in mixture.items()]
+    for process, _ in parts:
+        if (kind := config.get("losses", {}).get(process.name, process.losses[0])) not in process.losses:
+            raise ValueError(f"{process.name} has no loss {kind!r}; choose one of {', '.join(process.losses)}")
     return parts
 
 
@@ -208,12 +208,12 @@ def code_look(config: dict, path: str) -> Decoded:
 
 @torch.no_grad()
 def held_out_loss(
-    network: torch.nn.Module, process_: Process, x0: Tensor, generator: torch.Generator, device: torch.device
+    network: torch.nn.Module, process: Process, x0: Tensor, generator: torch.Generator, device: torch.device
 ) -> float:
     """The bound, nats per image, without labels; for a process that has none, the loss."""
-    if "bound" in process_.losses:
-        return estimate_bound(process_, network_denoiser(network), x0, None, 1, generator).mean
-    parts = [float(mixture_loss(network, [(process_, len(x))], x, None, generator, device)[0]) for x in x0.split(100)]
+    if "bound" in process.losses:
+        return estimate_bound(process, network_denoiser(network), x0, None, 1, generator).mean
+    parts = [float(mixture_loss(network, [(process, len(x))], x, None, generator, device)[0]) for x in x0.split(100)]
     return sum(parts) / len(parts)
 
 

@@ -77,8 +77,8 @@ def evaluate(args: argparse.Namespace) -> dict:
     """One JSON-able record of what `args` (see parse) asks for."""
     device = args.device or best_device()
     checkpoint = load_denoiser(args.checkpoint, device)
-    process_ = process_for(checkpoint, args.process)
-    record = _settings(args, checkpoint, process_) | {"device": str(device)}
+    process = process_for(checkpoint, args.process)
+    record = _settings(args, checkpoint, process) | {"device": str(device)}
     config = checkpoint.config
     if config["data"]["source"] == "codes":
         config = with_vqvae(args.checkpoint, config, args.vqvae)
@@ -90,9 +90,9 @@ def evaluate(args: argparse.Namespace) -> dict:
         standard = find_judge(config, args, device).standard()
     if "nll" in args.metrics:
         x0 = load_cells(config, args.split, args.data_root, args.images, device)
-        record |= _bounds(args, checkpoint.network, process_, x0, record["sampler"], record["schedule"])
+        record |= _bounds(args, checkpoint.network, process, x0, record["sampler"], record["schedule"])
     if {"fid", "time"} & set(args.metrics):
-        samples = sample_setting(checkpoint, process_, record, labels=None if standard is None else standard.labels)
+        samples = sample_setting(checkpoint, process, record, labels=None if standard is None else standard.labels)
         if "time" in args.metrics:
             record["seconds_per_image"] = samples.seconds_per_image
         if standard is not None:
@@ -100,20 +100,20 @@ def evaluate(args: argparse.Namespace) -> dict:
     return record
 
 
-def _settings(args: argparse.Namespace, checkpoint: Checkpoint, process_: Process) -> dict:
+def _settings(args: argparse.Namespace, checkpoint: Checkpoint, process: Process) -> dict:
     """What is measured, every key of a record; EvaluationError where these do not go together."""
     config = checkpoint.config
-    if "nll" in args.metrics and "bound" not in process_.losses:
+    if "nll" in args.metrics and "bound" not in process.losses:
         raise EvaluationError(f"{args.process} has no likelihood bound; leave nll out of --metrics")
-    sampler = args.sampler or process_.methods[0]
-    if sampler not in process_.methods:
-        raise EvaluationError(f"{args.process} has no sampler {sampler!r}; choose one of {', '.join(process_.methods)}")
-    if args.schedule not in (None, *schedules(process_)):
-        known = ", ".join(schedules(process_))
+    sampler = args.sampler or process.methods[0]
+    if sampler not in process.methods:
+        raise EvaluationError(f"{args.process} has no sampler {sampler!r}; choose one of {', '.join(process.methods)}")
+    if args.schedule not in (None, *schedules(process)):
+        known = ", ".join(schedules(process))
         raise EvaluationError(f"{args.process} has no schedule {args.schedule!r}; choose one of {known}")
     if args.guidance != 1.0 and not checkpoints.classes(config):
         raise EvaluationError(f"{checkpoint.name} knows no classes, so it cannot be guided; leave out --guidance")
-    temperature, tilt = sampling_temperature(config, process_, args.temperature, args.tilt)
+    temperature, tilt = sampling_temperature(config, process, args.temperature, args.tilt)
     for option, asked, given in (("temperature", args.temperature, temperature), ("tilt", args.tilt, tilt)):
         if asked not in (None, given):
             raise EvaluationError(f"{args.process} regresses intensities and has no temperature; leave out --{option}")
@@ -127,7 +127,7 @@ def _settings(args: argparse.Namespace, checkpoint: Checkpoint, process_: Proces
 
 
 def _bounds(
-    args: argparse.Namespace, network: nn.Module, process_: Process, x0: Tensor, sampler: str, schedule: str
+    args: argparse.Namespace, network: nn.Module, process: Process, x0: Tensor, sampler: str, schedule: str
 ) -> dict:
     """The bounds of x0 (N, H, W) that the process, the sampler and `args` ask for, each with noise of its own, so that
     it is a function of the seed."""
@@ -135,16 +135,16 @@ def _bounds(
     def noise() -> torch.Generator:
         return torch.Generator().manual_seed(args.seed)
 
-    bound = continuous_bound(process_, network, x0, noise(), args.repeats)
+    bound = continuous_bound(process, network, x0, noise(), args.repeats)
     record = likelihood(bound, x0[0].numel())
-    if isinstance(process_, D3PM):
-        vlb = chain_bound(process_, network, x0, args.steps, schedule, noise())
+    if isinstance(process, D3PM):
+        vlb = chain_bound(process, network, x0, args.steps, schedule, noise())
         record |= {"vlb_nats": vlb.mean, "vlb_stderr": stderr(vlb.total)}
-    if isinstance(process_, Dirichlet) and follows_flow(process_, sampler):
-        ode = flow_bound(process_, network, x0[:ODE_IMAGES], noise())
+    if isinstance(process, Dirichlet) and follows_flow(process, sampler):
+        ode = flow_bound(process, network, x0[:ODE_IMAGES], noise())
         record |= {"ode_nats": ode.mean, "ode_stderr": stderr(ode.total), "ode_images": len(ode.total)}
     if args.by_decade:
-        record["decades"] = by_decade(process_, network, bound, x0, noise())
+        record["decades"] = by_decade(process, network, bound, x0, noise())
     return record
 
 

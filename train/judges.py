@@ -47,7 +47,7 @@ class Samples:
 
 def sample(
     checkpoint: Checkpoint,
-    process_: Process,
+    process: Process,
     sampler: str,
     steps: int,
     images: int,
@@ -65,7 +65,7 @@ def sample(
     schedule, temperature, tilt: None for the checkpoint's own. labels: (N,), where the
     network knows classes; drawn uniformly if none are given.
     """
-    temperature, tilt = sampling_temperature(checkpoint.config, process_, temperature, tilt)
+    temperature, tilt = sampling_temperature(checkpoint.config, process, temperature, tilt)
     schedule = sampling_schedule(checkpoint.config, sampler, schedule)
     network = for_inference(deepcopy(checkpoint.network))
     generator = torch.Generator().manual_seed(seed)
@@ -75,21 +75,21 @@ def sample(
     elif labels is None:
         labels = torch.randint(classes, (images,), generator=generator)
     cells, seconds = [], []
-    for i in tqdm(range(0, images, batch), desc=f"{process_.name} {sampler} {steps}", leave=False, disable=None):
+    for i in tqdm(range(0, images, batch), desc=f"{process.name} {sampler} {steps}", leave=False, disable=None):
         n, start = min(batch, images - i), time.perf_counter()
         part = None if labels is None else labels[i : i + n]
         denoise = Denoiser(network, part, guidance, temperature=temperature, tilt=tilt)
         shape = (n, *grid_of(checkpoint.config["data"]))
-        cells.append(generate(process_, denoise, shape, steps, generator, sampler, schedule))
+        cells.append(generate(process, denoise, shape, steps, generator, sampler, schedule))
         if n == batch or not seconds:
             seconds.append((time.perf_counter() - start) / n)
     return Samples(torch.cat(cells), labels, median_low(seconds))
 
 
-def sample_setting(checkpoint: Checkpoint, process_: Process, setting: dict, **more: Any) -> Samples:
+def sample_setting(checkpoint: Checkpoint, process: Process, setting: dict, **more: Any) -> Samples:
     """The samples of a stored cell's setting, or of a record's to be."""
     names = ("sampler", "steps", "images", "seed", "schedule", "guidance", "temperature", "tilt")
-    return sample(checkpoint, process_, **{name: setting.get(name) for name in names}, **more)
+    return sample(checkpoint, process, **{name: setting.get(name) for name in names}, **more)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dd import checkpoints
 from dd.checkpoints import Checkpoint
 from dd.data import Labelled, grid_of, load, to_cells
 from dd.networks.unet import UNet
-from dd.processes import NO_ORDER, Process, process, suits
+from dd.processes import NO_ORDER, Process, make_process, suits
 from train import decoded
 
 IN_FOLDERS = ("codes", "folder")  # sources whose pictures are files below --data
@@ -59,17 +59,17 @@ def _load(data: dict, split: str, root: str | Path, device: torch.device) -> Lab
 
 def process_for(checkpoint: Checkpoint, name: str) -> Process:
     """The process of that name, if the checkpoint's network answers it."""
-    process_, architecture = find_process(name, checkpoint.config), checkpoint.config["architecture"]
-    if process_.architecture != architecture:
+    process, architecture = find_process(name, checkpoint.config), checkpoint.config["architecture"]
+    if process.architecture != architecture:
         raise EvaluationError(
-            f"{checkpoint.name} holds {architecture}, but {name} needs an {process_.architecture}; "
+            f"{checkpoint.name} holds {architecture}, but {name} needs an {process.architecture}; "
             "give another checkpoint or another --process"
         )
-    return process_
+    return process
 
 
 def find_process(name: str, config: dict) -> Process:
     H, W = grid_of(config["data"])
     if not suits(name, config["data"]):
         raise EvaluationError(NO_ORDER.format(name))
-    return process(name, config["data"]["K"], H * W)
+    return make_process(name, config["data"]["K"], H * W)

@@ -100,10 +100,10 @@ def run(args: argparse.Namespace) -> dict:
     """Write the picture that `args` (see main) asks for, and return the figures."""
     device_ = args.device or best_device()
     checkpoint, data = load_in_folders(args, device_)
-    process_ = process_for(checkpoint, args.process)
+    process = process_for(checkpoint, args.process)
     kind = cells_of(data, device_)
     training, apart = learnt_and_apart(data, kind, args.data)
-    made = sample(checkpoint, process_, process_.methods[0], args.steps, args.images, args.seed).cells
+    made = sample(checkpoint, process, process.methods[0], args.steps, args.images, args.seed).cells
     features = features_of(kind, training)
     between, indices = nearest(features_of(kind, made), features, NEAREST)
     between_apart, _ = nearest(features_of(kind, apart), features, 1)

@@ -59,7 +59,7 @@ def processes_of(checkpoint: Checkpoint, wanted: list[str] | None) -> list[Proce
     config = checkpoint.config
     names = wanted or EVERY
     found = [loading.find_process(name, config) for name in names if suits(name, config["data"])]
-    return [process_ for process_ in found if process_.architecture == config["architecture"]]
+    return [process for process in found if process.architecture == config["architecture"]]
 
 
 def load_measurable(source: str | Path, device: torch.device) -> Checkpoint:
@@ -78,7 +78,7 @@ def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[Job]:
     pairs = [(c, p) for c in loaded for p in processes_of(c, args.processes)]
     if not pairs:
         raise loading.EvaluationError(f"none of the checkpoints answers {', '.join(args.processes)}")
-    known = {method for _, process_ in pairs for method in process_.methods}
+    known = {method for _, process in pairs for method in process.methods}
     if unknown := set(args.samplers or ()) - known:
         raise loading.EvaluationError(
             f"no sampler {unknown.pop()!r} among those of {', '.join(p.name for _, p in pairs)}; "
@@ -100,9 +100,9 @@ def jobs(args: argparse.Namespace, device: torch.device) -> Iterator[Job]:
 
 
 def _bounds(args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]], device: torch.device) -> Iterator[Job]:
-    for checkpoint, process_ in (pair for pair in pairs if "bound" in pair[1].losses):
-        setting = _setting(args, checkpoint, process_, "bound") | {"images": args.bound_images}
-        yield setting, _bound_job(args, checkpoint, device, setting, partial(bounds.continuous_bound, process_))
+    for checkpoint, process in (pair for pair in pairs if "bound" in pair[1].losses):
+        setting = _setting(args, checkpoint, process, "bound") | {"images": args.bound_images}
+        yield setting, _bound_job(args, checkpoint, device, setting, partial(bounds.continuous_bound, process))
 
 
 def _samples(
@@ -110,35 +110,35 @@ def _samples(
 ) -> Iterator[Job]:
     configs = {checkpoint.sha256: checkpoint.config for checkpoint, *_ in cells}
     judge = cache(lambda sha256: judges.find_judge(configs[sha256], args, device))
-    for checkpoint, process_, sampler, calls in cells:
-        temperature, tilt = sampling_temperature(checkpoint.config, process_, args.temperature, args.tilt)
-        setting = _setting(args, checkpoint, process_, "samples") | _sampling(args, checkpoint.config, sampler, calls)
+    for checkpoint, process, sampler, calls in cells:
+        temperature, tilt = sampling_temperature(checkpoint.config, process, args.temperature, args.tilt)
+        setting = _setting(args, checkpoint, process, "samples") | _sampling(args, checkpoint.config, sampler, calls)
         setting |= {"temperature": temperature, "tilt": tilt, "images": args.images}
         judge_ = judge(checkpoint.sha256)
         setting |= judge_.name
         if not judges.classified(checkpoint.config):
             setting["split"] = "all"  # pictures in folders are judged against every one that there is
-        yield setting, _samples_job(checkpoint, process_, setting, judge_)
+        yield setting, _samples_job(checkpoint, process, setting, judge_)
 
 
 def _flow_bounds(
     args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]], device: torch.device
 ) -> Iterator[Job]:
-    for checkpoint, process_ in (pair for pair in pairs if isinstance(pair[1], Dirichlet)):
-        setting = _setting(args, checkpoint, process_, "flow-bound")
+    for checkpoint, process in (pair for pair in pairs if isinstance(pair[1], Dirichlet)):
+        setting = _setting(args, checkpoint, process, "flow-bound")
         setting |= {"images": args.flow_images, "steps": bounds.ODE_STEPS}
-        yield setting, _bound_job(args, checkpoint, device, setting, partial(bounds.flow_bound, process_))
+        yield setting, _bound_job(args, checkpoint, device, setting, partial(bounds.flow_bound, process))
 
 
 def _steps_bounds(
     args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]], device: torch.device
 ) -> Iterator[Job]:
-    for checkpoint, process_ in (pair for pair in pairs if isinstance(pair[1], D3PM)):
-        schedule = sampling_schedule(checkpoint.config, process_.methods[0], args.schedule)
-        for steps in sorted({*args.calls, process_.T}):
-            setting = _setting(args, checkpoint, process_, "steps-bound")
+    for checkpoint, process in (pair for pair in pairs if isinstance(pair[1], D3PM)):
+        schedule = sampling_schedule(checkpoint.config, process.methods[0], args.schedule)
+        for steps in sorted({*args.calls, process.T}):
+            setting = _setting(args, checkpoint, process, "steps-bound")
             setting |= {"images": args.steps_bound_images, "steps": steps, "schedule": schedule}
-            bound = partial(bounds.chain_bound, process_, steps=steps, schedule=schedule)
+            bound = partial(bounds.chain_bound, process, steps=steps, schedule=schedule)
             yield setting, _bound_job(args, checkpoint, device, setting, bound)
 
 
@@ -146,15 +146,15 @@ def _times(
     args: argparse.Namespace, cells: list[tuple[Checkpoint, Process, str, int]], device: torch.device
 ) -> Iterator[Job]:
     """Seconds per image; every machine has cells of its own."""
-    for checkpoint, process_, sampler, calls in cells:
-        setting = _setting(args, checkpoint, process_, "time") | _sampling(args, checkpoint.config, sampler, calls)
+    for checkpoint, process, sampler, calls in cells:
+        setting = _setting(args, checkpoint, process, "time") | _sampling(args, checkpoint.config, sampler, calls)
         setting |= {"images": 2 * TIMED, "split": None, "machine": machine(device)}
-        yield setting, _time_job(checkpoint, process_, setting)
+        yield setting, _time_job(checkpoint, process, setting)
 
 
-def _setting(args: argparse.Namespace, checkpoint: Checkpoint, process_: Process, kind: str) -> Record:
+def _setting(args: argparse.Namespace, checkpoint: Checkpoint, process: Process, kind: str) -> Record:
     return {
-        "kind": kind, "checkpoint": checkpoint.name, "sha256": checkpoint.sha256, "process": process_.name,
+        "kind": kind, "checkpoint": checkpoint.name, "sha256": checkpoint.sha256, "process": process.name,
         "split": args.split, "seed": args.seed,
     }  # fmt: skip
 
@@ -186,17 +186,17 @@ def _bound_job(
     return measure
 
 
-def _samples_job(checkpoint: Checkpoint, process_: Process, setting: Record, judge: Judge) -> Callable[[], Record]:
+def _samples_job(checkpoint: Checkpoint, process: Process, setting: Record, judge: Judge) -> Callable[[], Record]:
     def measure() -> Record:
         standard = judge.standard()
-        return standard.figures(sample_setting(checkpoint, process_, setting, labels=standard.labels))
+        return standard.figures(sample_setting(checkpoint, process, setting, labels=standard.labels))
 
     return measure
 
 
-def _time_job(checkpoint: Checkpoint, process_: Process, setting: Record) -> Callable[[], Record]:
+def _time_job(checkpoint: Checkpoint, process: Process, setting: Record) -> Callable[[], Record]:
     def measure() -> Record:
-        return {"seconds_per_image": sample_setting(checkpoint, process_, setting, batch=TIMED).seconds_per_image}
+        return {"seconds_per_image": sample_setting(checkpoint, process, setting, batch=TIMED).seconds_per_image}
 
     return measure
 

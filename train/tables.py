@@ -193,14 +193,14 @@ def plot(name: str, records: list[Record], folder: Path) -> None:
         1, len(panels), squeeze=False, figsize=(2 + 4.5 * len(panels), 4.2), layout="constrained"
     )
     axes = axes[0]
-    for process_, *how in dict.fromkeys(tuple(r[key] for key in SAMPLER) for r in cells):
-        mine = dict.fromkeys((r["sampler"], r["schedule"]) for r in cells if r["process"] == process_)
+    for process, *how in dict.fromkeys(tuple(r[key] for key in SAMPLER) for r in cells):
+        mine = dict.fromkeys((r["sampler"], r["schedule"]) for r in cells if r["process"] == process)
         i = list(mine).index(tuple(how))
-        style = {"color": colours[process_], "marker": "osD^vP*"[i % 7], "linestyle": ("-", "--", ":", "-.")[i % 4]}
+        style = {"color": colours[process], "marker": "osD^vP*"[i % 7], "linestyle": ("-", "--", ":", "-.")[i % 4]}
         for axis, (what, _, known) in zip(axes, panels, strict=True):
-            line = [r for r in known if [r[key] for key in SAMPLER] == [process_, *how]]
+            line = [r for r in known if [r[key] for key in SAMPLER] == [process, *how]]
             line.sort(key=lambda r: r["calls"])
-            axis.plot([r["calls"] for r in line], [r[what] for r in line], label=" · ".join((process_, *how)), **style)
+            axis.plot([r["calls"] for r in line], [r[what] for r in line], label=" · ".join((process, *how)), **style)
     axes[0].axhline(cells[0]["fid_floor"], color="grey", linewidth=1)
     floor_ = "rebuilt pictures" if codes else "floor: training images"
     axes[0].annotate(floor_, (0.01, cells[0]["fid_floor"]), xycoords=("axes fraction", "data"),

@@ -31,7 +31,7 @@ def suits(name: str, data: dict[str, Any]) -> bool:
     return "vqvae" not in data or not traits(name).ordered
 
 
-def process(name: str, K: int, cells: int) -> Process:
+def make_process(name: str, K: int, cells: int) -> Process:
     """The process of that name for K categories and images of that many cells; tables are built once."""
     if not isinstance(name, str) or name not in EVERY:
         raise ValueError(f"unknown process {name!r}; choose one of {', '.join(EVERY)}")
@@ -40,7 +40,7 @@ def process(name: str, K: int, cells: int) -> Process:
 
 def traits(name: str) -> Process:
     """A process for what is the same whatever K and the number of cells are: methods, options, losses, architecture."""
-    return process(name, 2, 784)
+    return make_process(name, 2, 784)
 
 
 @lru_cache(maxsize=32)
@@ -48,4 +48,4 @@ def _built(name: str, K: int, cells: int) -> Process:
     return EVERY[name](K, cells)
 
 
-__all__ = ["EVERY", "NO_ORDER", "OWN_NETWORK", "REGISTRY", "Process", "process", "suits", "traits"]
+__all__ = ["EVERY", "NO_ORDER", "OWN_NETWORK", "REGISTRY", "Process", "make_process", "suits", "traits"]

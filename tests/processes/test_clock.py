@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dd.processes import process
+from dd.processes import make_process
 from dd.processes.clock import EVENLY, Clock
 
 
@@ -32,9 +32,9 @@ def test_draws_follow_the_density_they_report(clock):
 
 @pytest.mark.parametrize("name", ["dirichlet", "gaussian"])
 def test_every_weight_is_bounded_by_the_even_share(name):
-    process_ = process(name, 16, 784)
-    v, density = process_.clock.draw(4_000, torch.Generator().manual_seed(1))
-    low, high = (float(process_.clock.native(t)) for t in (0.0, 1.0))
+    process = make_process(name, 16, 784)
+    v, density = process.clock.draw(4_000, torch.Generator().manual_seed(1))
+    low, high = (float(process.clock.native(t)) for t in (0.0, 1.0))
     assert float(v.min()) >= low
     assert float(v.max()) <= high
     assert float((1 / density).max()) <= (high - low) / EVENLY

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import torch
 
-from dd.processes import process
+from dd.processes import make_process
 from dd.processes.chains import SCHEDULES
 from dd.processes.d3pm import D3PM
 from dd.processes.multinomial import Multinomial
@@ -63,5 +63,5 @@ def test_same_seed_same_draws_as_uniform_d3pm() -> None:
 
 
 def test_registered() -> None:
-    assert process("multinomial", 3, 9).name == "multinomial"
-    assert process("multinomial", 3, 9).chain.alpha_bar[500] == pytest.approx(0.7011, abs=2e-3)
+    assert make_process("multinomial", 3, 9).name == "multinomial"
+    assert make_process("multinomial", 3, 9).chain.alpha_bar[500] == pytest.approx(0.7011, abs=2e-3)

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from dd.networks.unet import NoiseUNet
-from dd.processes import process
+from dd.processes import make_process
 from dd.samplers import default_schedule, frames, generate, reverse, time_grid
 from tests.toys import Toy, three_cells
 
 
 @pytest.fixture(scope="module")
 def pixels():
-    return process("ddpm", 16, 64)
+    return make_process("ddpm", 16, 64)
 
 
 def test_ends_are_the_data_and_standard_noise(pixels, generator):
@@ -63,7 +63,7 @@ def toy_noise(toy: Toy, levels: torch.Tensor) -> Callable[[torch.Tensor, torch.T
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["ddpm", "ddim", "heun"])
 def test_samples_have_the_joint_law_of_three_cells(method):
-    toy, pixels = three_cells(), process("ddpm", 3, 3)
+    toy, pixels = three_cells(), make_process("ddpm", 3, 3)
     denoise, generator = (
         toy_noise(toy, pixels.intensities(torch.arange(3)[None, None]).flatten()),
         torch.Generator().manual_seed(7),

@@ -56,9 +56,9 @@ def test_samples_are_judged_by_what_they_decode_to(root: Path, capsys: pytest.Ca
     record = run(root, capsys, "--metrics", "fid,time")
     checkpoint = loading.load_denoiser(root / "faces", torch.device("cpu"))
     vqvae = checkpoints.load(root / "faces-vqvae").network
-    process_ = loading.find_process("dirichlet", checkpoint.config)
+    process = loading.find_process("dirichlet", checkpoint.config)
     labels = decoded.gallery(decoded.codes(vqvae), root / "pictures", 32, N, ["neutral", "smiling"]).labels
-    cells = judges.sample(checkpoint, process_, "dirichlet", 2, N, 0, labels=labels)
+    cells = judges.sample(checkpoint, process, "dirichlet", 2, N, 0, labels=labels)
     assert cells.cells.shape == (N, 8, 8)
     pictures = (vqvae.decode(cells.cells).clamp(0, 1) * 255).round() / 255
     real = decoded.features(Pictures(find(root / "pictures"), 1).whole(range(40), 32), CPU)
@@ -276,8 +276,8 @@ def test_a_classifier_of_the_folders_names_says_which_samples_are_what_was_asked
     classifier = checkpoints.load(tmp_path / "judge").network
     record = run(root, capsys, "--metrics", "fid", "--classifier", str(tmp_path / "judge"))
     checkpoint = loading.load_denoiser(root / "faces", torch.device("cpu"))
-    process_ = loading.find_process("dirichlet", checkpoint.config)
-    made = judges.sample(checkpoint, process_, "dirichlet", 2, N, 0, labels=gallery.labels).cells
+    process = loading.find_process("dirichlet", checkpoint.config)
+    made = judges.sample(checkpoint, process, "dirichlet", 2, N, 0, labels=gallery.labels).cells
 
     def right(cells: torch.Tensor) -> float:
         found = classifier(seen(cells)).argmax(1)

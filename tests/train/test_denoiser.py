@@ -15,7 +15,7 @@ import yaml
 
 from dd import checkpoints
 from dd.networks.unet import EvidenceUNet
-from dd.processes import process
+from dd.processes import make_process
 from tests.tiny import TINY, write_checkpoint, write_vqvae
 from tests.train.workers import assert_two_workers_train_one_network
 from train import denoiser, state
@@ -47,7 +47,7 @@ def losses(out):
 def test_a_configuration_chooses_losses_by_process(tmp_path, mnist_root, generator):
     """Of the same draws: the hybrid loss is the bound + the cross-entropy, the bound what is said nothing of."""
     network = EvidenceUNet(2, (8, 8), (1, 1), classes=0)
-    parts = [(process("d3pm-uniform", 2, 64), 4), (process("gaussian", 2, 64), 4)]
+    parts = [(make_process("d3pm-uniform", 2, 64), 4), (make_process("gaussian", 2, 64), 4)]
     x0 = torch.randint(2, (8, 8, 8), generator=generator)
     kinds = ("bound", "hybrid", "cross-entropy")
     reports = [
@@ -72,7 +72,7 @@ def test_a_configuration_chooses_the_lambda_of_hybrid_losses(generator):
 
     def reported(kind, **more):
         config = CONFIG | {"losses": {"d3pm-uniform": kind}} | more
-        trainer = denoiser.Trainer(config, [(process("d3pm-uniform", 2, 64), 8)], torch.device("cpu"), 1)
+        trainer = denoiser.Trainer(config, [(make_process("d3pm-uniform", 2, 64), 8)], torch.device("cpu"), 1)
         return trainer.step(x0, None, 0.0, torch.Generator().manual_seed(1))["d3pm-uniform"]
 
     bound, entropy = reported("bound"), reported("cross-entropy")

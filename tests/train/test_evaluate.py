@@ -9,7 +9,7 @@ import torch
 from torchvision import datasets
 
 from dd.likelihood import Bound, estimate_bound, exact_vlb, network_denoiser
-from dd.processes import process
+from dd.processes import make_process
 from tests.tiny import TINY, write_checkpoint
 from train import bounds, evaluate, judges, loading
 
@@ -83,7 +83,7 @@ def test_l_vb_is_of_the_schedule_that_the_record_names(folder: Path, capsys: pyt
     checkpoint = loading.load_denoiser(folder / "toy", CPU)
     x0 = loading.load_cells(checkpoint.config, "held-out", folder / "data", 12, CPU)
     for record in (early, cosine):
-        chain, noise = process("d3pm-absorbing", 2, 784), torch.Generator().manual_seed(0)
+        chain, noise = make_process("d3pm-absorbing", 2, 784), torch.Generator().manual_seed(0)
         vlb = exact_vlb(chain, network_denoiser(checkpoint.network), x0, None, 3, noise, record["schedule"])
         assert record["vlb_nats"] == vlb.mean
     assert early["vlb_nats"] != cosine["vlb_nats"]
@@ -134,14 +134,14 @@ def test_dynamic_binarisation_is_one_stated_draw(folder: Path, capsys: pytest.Ca
 
 def test_a_network_that_knows_the_truth_leaves_no_leak_and_a_broken_bound_does():
     """Independent fair cells: f = 0 is exact, the bound is cells log 2, and the path-KL stays below what is left."""
-    process_ = process("dirichlet", 2, 16)
+    process = make_process("dirichlet", 2, 16)
     generator = torch.Generator().manual_seed(0)
     x0 = torch.randint(0, 2, (3000, 4, 4), generator=generator)
     knows = torch.nn.Module()
     knows.classes, knows.forward = 0, lambda l, label=None: torch.zeros_like(l)
     knows.register_parameter("p", torch.nn.Parameter(torch.zeros(1)))
-    bound = estimate_bound(process_, lambda l, label: torch.zeros_like(l), x0, None, 1, generator, bounds.BATCH)
-    rows = bounds.by_decade(process_, knows, bound, x0, generator)
+    bound = estimate_bound(process, lambda l, label: torch.zeros_like(l), x0, None, 1, generator, bounds.BATCH)
+    rows = bounds.by_decade(process, knows, bound, x0, generator)
     assert bound.mean == pytest.approx(16 * log(2), abs=4 * bounds.stderr(bound.total) + 0.05)
     assert not any(row["leak"] for row in rows)
     for row in rows:  # with the exact posterior the two are equal, not only ordered
@@ -150,8 +150,8 @@ def test_a_network_that_knows_the_truth_leaves_no_leak_and_a_broken_bound_does()
     table = bounds.decades_table(rows).splitlines()
     assert len(table) == 2 + len(rows)
     assert table[-1].endswith("| no |")
-    early = bound.path + 5.0 * (bounds.own_time(process_, bound.t) < 1)
-    assert any(row["leak"] for row in bounds.by_decade(process_, knows, Bound(bound.t, early, 0.0), x0, generator))
+    early = bound.path + 5.0 * (bounds.own_time(process, bound.t) < 1)
+    assert any(row["leak"] for row in bounds.by_decade(process, knows, Bound(bound.t, early, 0.0), x0, generator))
 
 
 def test_a_chain_has_its_bound_at_that_many_steps(folder: Path, capsys: pytest.CaptureFixture):

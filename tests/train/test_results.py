@@ -10,7 +10,7 @@ import torch
 
 from dd import checkpoints, results
 from dd.perceptual import WEIGHTS
-from dd.processes import process
+from dd.processes import make_process
 from dd.samplers import steps_for
 from tests.tiny import write_checkpoint
 from train import bounds, judges, tables
@@ -65,7 +65,7 @@ def run(folder: Path, *more: str) -> list[dict]:
 
 def test_every_cell_is_measured_once_and_looked_up(whole: Path, capsys: pytest.CaptureFixture):
     folder, records = whole, results.read(whole / "docs" / "results.jsonl")
-    samplers = len(process("dirichlet", 2, 784).methods) + len(process("d3pm-absorbing", 2, 784).methods)
+    samplers = len(make_process("dirichlet", 2, 784).methods) + len(make_process("d3pm-absorbing", 2, 784).methods)
     assert Counter(r["kind"] for r in records) == {
         "bound": 2, "flow-bound": 1, "steps-bound": BUDGETS + 1, "samples": BUDGETS * samplers,
         "time": BUDGETS * samplers,
