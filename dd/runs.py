@@ -51,7 +51,7 @@ class Track:
 
     lane: Lane
     process: Process
-    network: Checkpoint
+    checkpoint: Checkpoint
     denoise: Denoiser
     generator: torch.Generator
     steps: int
@@ -81,7 +81,7 @@ class Run:
         self.look = models.look(recipe.checkpoint)
         given = recipe.given
         self.given = None if given is None else torch.tensor(given.cells).expand(recipe.images, -1, -1)
-        self.known = None
+        self.known = None  # (B, H, W) categories, -1 where a cell is not known
         if given is not None and given.known is not None:
             self.known = torch.where(torch.tensor(given.known) > 0, self.given, -1)
         self.tracks = self._tracks(models)
@@ -100,14 +100,14 @@ class Run:
             process = make_process(lane.process, self.K, self.H * self.W)
             if self.known is not None and not process.categorical:
                 raise RecipeError(f"{process.name} knows no certain cells; choose another process to inpaint")
-            network = models.answering(recipe.checkpoint, process.architecture)
-            if network.sha256 not in denoisers:
-                denoisers[network.sha256] = Denoiser(
-                    network.network, self.labels, recipe.guidance, self.known, *self._temperature(process)
+            checkpoint = models.answering(recipe.checkpoint, process.architecture)
+            if checkpoint.sha256 not in denoisers:
+                denoisers[checkpoint.sha256] = Denoiser(
+                    checkpoint.network, self.labels, recipe.guidance, self.known, *self._temperature(process)
                 )
             generator = torch.Generator().manual_seed(recipe.seed)
             steps = steps_for(recipe.steps, lane.method) if recipe.equal_calls else recipe.steps
-            tracks.append(Track(lane, process, network, denoisers[network.sha256], generator, steps))
+            tracks.append(Track(lane, process, checkpoint, denoisers[checkpoint.sha256], generator, steps))
         return tracks
 
     def _temperature(self, process: Process) -> tuple[float, float]:
@@ -121,8 +121,8 @@ class Run:
 
     def _start(self) -> Iterator[list[Frame]]:
         runs, self._starts = [], []
+        start = 1.0 if self.given is None else self.recipe.given.t
         for track in self.tracks:
-            start = 1.0 if self.given is None else self.recipe.given.t
             times = time_grid(track.process, track.steps, track.lane.schedule, start)
             if self.given is None:
                 x = track.process.prior((self.recipe.images, self.H, self.W), track.generator)
@@ -153,7 +153,7 @@ class Run:
                 "calls": [view.calls for view in views],
                 "entropy": [None if view.entropy is None else round(view.entropy, 6) for view in views],
                 "milliseconds": [round(view.milliseconds, 1) for view in views],
-                "sha256": track.network.sha256,
+                "sha256": track.checkpoint.sha256,
                 "stored": self.stored(i, records),
             }
             for i, (track, views) in enumerate(zip(self.tracks, zip(*self.views, strict=True), strict=True))
@@ -164,7 +164,7 @@ class Run:
         a class and at temperature 1) and, of samples of all classes at exactly its setting, FID, the floor of that, how
         many there were, class accuracy. None: not measured."""
         made, track = self.recipe, self.tracks[i]
-        lane, sha256 = track.lane, track.network.sha256
+        lane, sha256 = track.lane, track.checkpoint.sha256
         bound = results.find_bound(records, sha256, lane.process, lane.method)
         if bound is not None:
             bound = {"nats": bound["nll_nats"], "stderr": bound["nll_stderr"], "images": bound["images"]}
@@ -203,8 +203,9 @@ class Run:
         return views
 
     def _finish(self, frames: list[Frame]) -> None:
-        ended = zip(frames, self.tracks, strict=True)
-        self.cells = [track.process.clean(frame.p, track.generator) for frame, track in ended]
+        self.cells = [
+            track.process.clean(frame.p, track.generator) for frame, track in zip(frames, self.tracks, strict=True)
+        ]
         self._frames.close()
         self.finished = True
 

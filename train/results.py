@@ -1,4 +1,4 @@
-"""The results table: process x sampler x network calls, for one or more checkpoints.
+"""Measure process x sampler x network calls, for one or more checkpoints; train.tables makes a page of it.
 
     python -m train.results [--checkpoints checkpoints/digits checkpoints/fashion] --data-root DATA [--minutes 30]
     python -m train.results --images 10000 --calls 100 --samplers dirichlet ancestral ddpm --data-root DATA
@@ -39,11 +39,12 @@ from train import bounds, judges, loading
 from train.judges import Judge, sample_setting
 from train.loading import load_cells, load_denoiser
 from train.loop import sentences
-from train.tables import TIMED, Record, current, page, plot
+from train.tables import Record, current, page, plot
 
 CHECKPOINTS = ("checkpoints/digits", "checkpoints/fashion", "checkpoints/fashion-ddpm")
 KINDS = ("bound", "samples", "flow-bound", "steps-bound", "time")
 CALLS = (100, 50, 25, 10, 250)
+TIMED = 16  # images of a timing at once, twice, since the first call compiles the network
 
 
 def machine(device: torch.device) -> str:
@@ -109,16 +110,16 @@ def _samples(
     args: argparse.Namespace, cells: list[tuple[Checkpoint, Process, str, int]], device: torch.device
 ) -> Iterator[Job]:
     configs = {checkpoint.sha256: checkpoint.config for checkpoint, *_ in cells}
-    judge = cache(lambda sha256: judges.find_judge(configs[sha256], args, device))
+    judge_of = cache(lambda sha256: judges.find_judge(configs[sha256], args, device))
     for checkpoint, process, sampler, calls in cells:
         temperature, tilt = sampling_temperature(checkpoint.config, process, args.temperature, args.tilt)
         setting = _setting(args, checkpoint, process, "samples") | _sampling(args, checkpoint.config, sampler, calls)
         setting |= {"temperature": temperature, "tilt": tilt, "images": args.images}
-        judge_ = judge(checkpoint.sha256)
-        setting |= judge_.name
+        judge = judge_of(checkpoint.sha256)
+        setting |= judge.name
         if not judges.classified(checkpoint.config):
             setting["split"] = "all"  # pictures in folders are judged against every one that there is
-        yield setting, _samples_job(checkpoint, process, setting, judge_)
+        yield setting, _samples_job(checkpoint, process, setting, judge)
 
 
 def _flow_bounds(
@@ -133,7 +134,8 @@ def _flow_bounds(
 def _steps_bounds(
     args: argparse.Namespace, pairs: list[tuple[Checkpoint, Process]], device: torch.device
 ) -> Iterator[Job]:
-    for checkpoint, process in (pair for pair in pairs if isinstance(pair[1], D3PM)):
+    chains = [(c, p) for c, p in pairs if isinstance(p, D3PM) and args.schedule in (None, *schedules(p))]
+    for checkpoint, process in chains:
         schedule = sampling_schedule(checkpoint.config, process.methods[0], args.schedule)
         for steps in sorted({*args.calls, process.T}):
             setting = _setting(args, checkpoint, process, "steps-bound")

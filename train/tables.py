@@ -13,13 +13,11 @@ from dd import results
 from dd.metrics import NEIGHBOURS
 from dd.perceptual import WEIGHTS
 from dd.processes import EVERY
-from train.bounds import ODE_STEPS
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.ticker import NullLocator
 
-TIMED = 16  # images of a timing at once, twice, since the first call compiles the network
 BEGIN, END = "<!-- train.results: begin -->", "<!-- train.results: end -->"
 SAMPLER = ("process", "sampler", "schedule")
 FIGURES = {"fid": "FID", "precision": "Precision", "recall": "Recall", "accuracy": "Class accuracy"}
@@ -37,8 +35,8 @@ def of_checkpoint(records: list[Record], name: str) -> list[Record]:
     return sorted((r for r in records if r["checkpoint"] == name), key=lambda r: list(EVERY).index(r["process"]))
 
 
-def tables(records: list[Record]) -> str:
-    """Markdown for all records: a section per checkpoint, in it a table per kind of sample."""
+def markdown(records: list[Record]) -> str:
+    """A section per checkpoint: its bounds, its samples, its times."""
     out = []
     for name in dict.fromkeys(r["checkpoint"] for r in records):
         mine = of_checkpoint(records, name)
@@ -50,21 +48,24 @@ def tables(records: list[Record]) -> str:
         if steps_bounds:
             out.append(_steps_bound_table(steps_bounds))
         samples = [r for r in mine if r["kind"] == "samples"]
-        for group in sorted(dict.fromkeys(map(_group, samples)), key=lambda group: -group[4]):  # most samples first
+        for group in dict.fromkeys(map(_group, sorted(samples, key=lambda r: -r["images"]))):
             out.append(_sample_tables([r for r in samples if _group(r) == group]))
         times = [r for r in mine if r["kind"] == "time"]
-        for kind in dict.fromkeys((r["guidance"], r["machine"]) for r in times):
-            out.append(_time_table([r for r in times if (r["guidance"], r["machine"]) == kind]))
+        for kind in dict.fromkeys((r["guidance"], r["machine"], r["seed"]) for r in times):
+            out.append(_time_table([r for r in times if (r["guidance"], r["machine"], r["seed"]) == kind]))
         if plotted(samples):
             out.append(f"![FID and time against network calls](fid-{name}.svg)\n")
     return "\n".join(out)
 
 
 def _bound_table(records: list[Record]) -> str:
+    flow = ""
+    if steps := {r["steps"] for r in records if r["kind"] == "flow-bound"}:
+        heun = " and ".join(map(str, sorted(steps)))
+        flow = f"; flow: of the probability-flow ODE, {heun} Heun steps, exact end densities, Hutchinson divergence"
     lines = [
         "Likelihood bound, without class label: in continuous time, for chains L_vb of all their steps, one drawn at "
-        f"random for every image; flow: of the probability-flow ODE, {ODE_STEPS} Heun steps, exact end "
-        "densities, Hutchinson divergence.\n",
+        f"random for every image{flow}.\n",
         "| process | nats per image | bits per dimension | images | split | seed |",
         "|---|---|---|---|---|---|",
     ]
@@ -76,14 +77,15 @@ def _bound_table(records: list[Record]) -> str:
 
 
 def _steps_bound_table(records: list[Record]) -> str:
-    """One for every schedule and number of images: more of them are others."""
-    out, keys = [], ("images", "split", "schedule")
-    for images, split, schedule in dict.fromkeys(tuple(r[key] for key in keys) for r in records):
-        mine = [r for r in records if tuple(r[key] for key in keys) == (images, split, schedule)]
+    """One for every schedule, seed and number of images: more of them are others."""
+    out, keys = [], ("images", "split", "schedule", "seed")
+    for kind in dict.fromkeys(tuple(r[key] for key in keys) for r in records):
+        images, split, schedule, seed = kind
+        mine = [r for r in records if tuple(r[key] for key in keys) == kind]
         head = f"L_vb of sampling in that many steps of the schedule {schedule}, every term, nats per image"
         table = _by(mine, "steps", ("process",), lambda r: f"{r['nll_nats']:.2f} ± {r['nll_stderr']:.2f}")
         same = "the same in every cell, so that differences between cells are surer than ± says"
-        out.append(f"{head} ({images:,} images of the {split} split, {same}):\n\n{table}")
+        out.append(f"{head} (seed {seed}, {images:,} images of the {split} split, {same}):\n\n{table}")
     return "\n".join(out)
 
 
@@ -96,14 +98,14 @@ def _group(record: Record) -> tuple:
 def _sample_tables(cells: list[Record]) -> str:
     split, guidance, temperature, tilt, images, seed, *_ = _group(cells[0])
     name = cells[0]["checkpoint"]
-    floor_ = cells[0]["fid_floor"]
+    floor = cells[0]["fid_floor"]
     pictures = cells[0]["judge"] == WEIGHTS  # in folders, set against all of them, whatever the split
     floor_of = "as many pictures, as their cells show them" if pictures else "training images against the same"
     against = "every picture" if pictures else f"{images:,} images of the {split} split"
     lines = [
         f"#### {name}, {images:,} samples, temperature {temperature:g}{f', tilt {tilt:g}' if tilt else ''}, "
         f"guidance {guidance:g}\n",
-        f"Seed {seed}, against {against}. FID floor ({floor_of}): {floor_:.3f}{_scatter(cells)}.\n",
+        f"Seed {seed}, against {against}. FID floor ({floor_of}): {floor:.3f}{_scatter(cells)}.\n",
     ]
     if len({r["budget"] for r in cells}) > 1:
         for key, title in FIGURES.items():
@@ -130,8 +132,9 @@ def _scatter(cells: list[Record]) -> str:
 
 
 def _time_table(times: list[Record]) -> str:
-    of, at_once = times[0], f"{TIMED} images at once"
-    head = f"Seconds per image by network calls, guidance {of['guidance']:g}, {at_once}, on {of['machine']}:"
+    of = times[0]
+    how = f"guidance {of['guidance']:g}, seed {of['seed']}, {of['images'] // 2} images at once, twice"
+    head = f"Seconds per image by network calls, {how}, on {of['machine']}:"
     return f"{head}\n\n" + _by(times, "budget", SAMPLER, lambda r: f"{r['seconds_per_image']:.3g}")
 
 
@@ -155,7 +158,7 @@ def page(old: str, records: list[Record]) -> str:
         f"precision and recall (k = {NEIGHBOURS}) are in the features of the project's own classifier, or for faces of "
         "SqueezeNet, and compare only with each other, at the same number of images. Heun and Langevin steps call "
         "the network twice, guidance doubles every call; a column may hold a cell with up to three calls "
-        f"fewer than its head.\n\n{tables(records)}\n{END}"
+        f"fewer than its head.\n\n{markdown(records)}\n{END}"
     )
     if BEGIN in old and END in old:
         return old[: old.index(BEGIN)] + text + old[old.index(END) + len(END) :]
@@ -169,7 +172,7 @@ def plotted(samples: list[Record]) -> list[Record]:
     return cells if len({r["budget"] for r in cells}) > 1 else []
 
 
-def timed(times: list[Record]) -> list[Record]:
+def of_one_machine(times: list[Record]) -> list[Record]:
     """Those of the machine with the most of them, the latest of equals."""
     machines = list(dict.fromkeys(r["machine"] for r in times))[::-1]
     count = {name: sum(r["machine"] == name for r in times) for name in machines}
@@ -186,7 +189,7 @@ def plot(name: str, records: list[Record], folder: Path) -> None:
     colours = {p: f"C{i}" for i, p in enumerate(dict.fromkeys(r["process"] for r in cells))}
     codes = cells[0]["judge"] == WEIGHTS
     panels = [("fid", f"FID ({'SqueezeNet' if codes else 'own classifier'})", cells)]
-    times = timed([r for r in times if r["guidance"] == cells[0]["guidance"]])
+    times = of_one_machine([r for r in times if r["guidance"] == cells[0]["guidance"]])
     panels += [("seconds_per_image", "seconds per image", times)] if times else []
     matplotlib.rcParams["svg.hashsalt"] = name
     figure, axes = pyplot.subplots(
@@ -202,8 +205,8 @@ def plot(name: str, records: list[Record], folder: Path) -> None:
             line.sort(key=lambda r: r["calls"])
             axis.plot([r["calls"] for r in line], [r[what] for r in line], label=" · ".join((process, *how)), **style)
     axes[0].axhline(cells[0]["fid_floor"], color="grey", linewidth=1)
-    floor_ = "rebuilt pictures" if codes else "floor: training images"
-    axes[0].annotate(floor_, (0.01, cells[0]["fid_floor"]), xycoords=("axes fraction", "data"),
+    note = "rebuilt pictures" if codes else "floor: training images"
+    axes[0].annotate(note, (0.01, cells[0]["fid_floor"]), xycoords=("axes fraction", "data"),
                      va="bottom", color="grey", fontsize=8)  # fmt: skip
     for axis, (_, label, _) in zip(axes, panels, strict=True):
         axis.set(xscale="log", yscale="log", xlabel="network calls", ylabel=label)

@@ -32,7 +32,7 @@ def suits(name: str, data: dict[str, Any]) -> bool:
 
 
 def make_process(name: str, K: int, cells: int) -> Process:
-    """The process of that name for K categories and images of that many cells; tables are built once."""
+    """The process of that name for K categories and images of that many cells: one object, shared by all who ask."""
     if not isinstance(name, str) or name not in EVERY:
         raise ValueError(f"unknown process {name!r}; choose one of {', '.join(EVERY)}")
     return _built(name, K, cells)

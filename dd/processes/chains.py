@@ -70,18 +70,17 @@ def absorbing_chain(K: int, T: int, schedule: str) -> ScaledChain:
 
 
 def gaussian_chain(K: int, T: int) -> ProductChain:
-    """A cell's category moves to neighbouring ones, in an order that the categories must have."""
+    """Discretised Gaussian steps with their products; the categories must have an order."""
     return ProductChain(gaussian_steps(K, T))
 
 
 def gaussian_steps(K: int, T: int) -> Tensor:
-    """Discretised Gaussian steps for ordered categories, beta linear in n (Austin et al. 2021, appendix A.2.3).
+    """One-step matrices of the discretised Gaussian, beta linear in n (Austin et al. 2021, appendix A.2.3): (T, K, K).
 
     [Q]_ij = exp(-4 (i - j)^2 / ((K - 1)^2 beta)) / sum_{n=1-K}^{K-1} exp(-4 n^2 / ((K - 1)^2 beta)),  i != j,
     and the diagonal makes rows sum to one: symmetric and doubly stochastic, so the stationary law is uniform. The betas
     are those of Ho et al. (2020), linear from 1e-4 to 0.02, times one factor that depends on K and T and makes the
     chain forget: its slowest mode, a half cosine over the categories, keeps e^-7 of its amplitude (1e-6 nats a cell).
-    (T, K, K).
     """
     i = torch.arange(K, dtype=torch.float64)
     squared = (i[:, None] - i[None]) ** 2

@@ -89,7 +89,7 @@ footer .divider { display: none !important; }
   .dd-table td:first-child { min-width: 6.5em; word-break: normal; overflow-wrap: normal; }
   :is(#rebuild-figures, #compare-table) :is(th, td) { padding: 4px 3px !important; font-size: 12px; }
   #rebuild-figures td:first-child { min-width: 4.5em; }
-  #compare-table table { max-width: calc(100vw - 24px); }
+  #compare-table table { max-width: 100%; }
   #compare-table td { white-space: normal; }
   #compare-table td:first-child { min-width: 5em; }
   #compare-table :is(th, td):nth-child(2) { display: none; }

@@ -37,6 +37,7 @@ INTRO = (
 )
 DEFAULT = ["dirichlet/dirichlet", "d3pm-absorbing/ancestral", "d3pm-uniform/ancestral", "gaussian/ddpm"]
 CALLS = 100  # of the network, to begin with; of other data at most as many, if those that are set were not measured
+# Calls are left out on a phone (#compare-table in dd/ui/app.py): they stand under every lane too.
 HEADERS = ["Lane", "Calls", "Seconds", "Bound, nats per image (images)", "FID (floor; samples)", "Class accuracy"]
 NOTE = (
     "Seconds are this run's, every lane with its share of the network's time. The rest was measured before, of these "
@@ -129,7 +130,7 @@ def build(models: Models, engine: Engine) -> None:
 
 def _where_measured(run: Run, records: list[dict]) -> str:
     """At what numbers of calls there are samples to compare with."""
-    calls = results.sampled_calls(records, {track.network.sha256 for track in run.tracks})
+    calls = results.sampled_calls(records, {track.checkpoint.sha256 for track in run.tracks})
     if not calls:
         return f"No samples of {run.recipe.checkpoint} are in this table; its model card (About) has what was measured."
     return f"Samples of {run.recipe.checkpoint} were measured at {', '.join(map(str, calls))} calls, not of every lane."

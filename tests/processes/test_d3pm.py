@@ -102,7 +102,7 @@ def test_gaussian_chain_is_austins_and_forgets(K: int, T: int) -> None:
     assert bool((information(chain.bar[:: T // 10]).diff() < 0).all())
 
 
-def test_gaussian_chain_at_256_levels_has_about_the_papers_betas() -> None:
+def test_gaussian_steps_at_256_levels_have_about_the_papers_betas() -> None:
     """At K = 256, T = 1000 Ho et al.'s own betas mix: the factor is within a factor of three of 1."""
     Q = gaussian_steps(256, 1000)[-1]
     beta = 12 / (255**2 * float(Q[0, 1].log() - Q[0, 2].log()))

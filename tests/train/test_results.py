@@ -1,4 +1,5 @@
-"""train.results and dd.results: cells are measured once, a stopped run goes on, look-ups say what was measured."""
+"""train.results, its page (train.tables) and dd.results: cells are measured once, a stopped run goes on, look-ups say
+what was measured."""
 
 import argparse
 from collections import Counter
@@ -123,7 +124,7 @@ def test_the_page_has_every_figure_and_leaves_the_rest_alone(whole: Path, capsys
             )
     only = [r for r in records if r["kind"] == "samples" and r["budget"] == 4]
     figures = " | ".join(results.short(only[0][key]) for key in tables.FIGURES)
-    assert f"| dirichlet | {only[0]['sampler']} | cosine | 4 | {figures} |" in tables.tables(only)
+    assert f"| dirichlet | {only[0]['sampler']} | cosine | 4 | {figures} |" in tables.markdown(only)
     bound = next(r for r in records if r["kind"] == "bound")
     assert f"{bound['nll_nats']:.2f} ± {bound['nll_stderr']:.2f}" in page
     chain = {r["steps"]: r for r in records if r["kind"] == "steps-bound" and r["process"] == "d3pm-absorbing"}
@@ -177,8 +178,8 @@ def test_times_are_of_one_machine_each(folder: Path, monkeypatch: pytest.MonkeyP
     records = run(folder, *few, "--calls", "2", "3")
     there = [r for r in records if r["machine"] == "another"]
     assert len(there) == 2 * len(here) == len(records) - len(here)
-    assert tables.timed(records) == there
-    assert tables.timed(here) == here
+    assert tables.of_one_machine(records) == there
+    assert tables.of_one_machine(here) == here
     page = (folder / "docs" / "results.md").read_text()
     assert page.count("Seconds per image by network calls") == 2
 
@@ -200,7 +201,8 @@ def test_another_schedule_is_another_cell(folder: Path, capsys: pytest.CaptureFi
     rows = [line for line in lines if line.startswith("| d3pm-absorbing | ancestral | ")]
     assert [line.split(" | ")[2] for line in rows] == ["cosine", "early"]
     assert not (folder / "docs" / "fid-toy.svg").exists()  # of one number of calls
-    assert run(folder, *few, "--schedule", "nichol") == records  # which the chain has not
+    chains = ("--kinds", "samples", "steps-bound", "--samplers", "ancestral", "--calls", "2")
+    assert run(folder, *chains, "--schedule", "nichol") == records  # which the chain has not
 
 
 def test_a_network_is_only_asked_what_it_answers(folder: Path):

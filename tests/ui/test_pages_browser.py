@@ -455,8 +455,11 @@ def test_compare_runs_all_lanes_in_lockstep(page):
     table.wait_for()
     box, column = table.bounding_box(), page.locator("#compare-table").bounding_box()
     assert table.evaluate("e => e.scrollWidth") <= box["width"] <= column["width"], "the table is cut off"
+    size = page.viewport_size
     page.set_viewport_size({"width": 390, "height": 844})
     assert table.evaluate("e => e.scrollWidth <= e.clientWidth"), "on a phone the table is cut off"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.set_viewport_size(size)
     before = page.evaluate(PIXELS, "#compare-player")
     with page.expect_download(timeout=60_000) as download:
         page.click("#compare-json")
