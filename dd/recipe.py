@@ -84,6 +84,8 @@ class Recipe:
     def from_json(text: str) -> "Recipe":
         try:
             raw = json.loads(text)
+            if not isinstance(raw, dict):
+                raise TypeError("it is no JSON object")
             raw.pop("measured", None)
             lanes = tuple(Lane(**lane) for lane in raw.pop("lanes"))
             if raw.get("sha256"):  # a saved run names these, but for those of before checkpoints had them

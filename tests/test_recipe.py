@@ -150,3 +150,9 @@ def test_a_recipe_with_a_given_image_survives_json(models):
 def test_a_given_image_that_does_not_fit_is_refused(models, given):
     with pytest.raises(RecipeError, match="must be"):
         Run(dataclasses.replace(BASE, given=given), models)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "3", '"recipe"', "null"])
+def test_a_file_that_holds_no_object_is_no_recipe(text):
+    with pytest.raises(RecipeError, match="it is no JSON object"):
+        Recipe.from_json(text)

@@ -70,6 +70,7 @@ CSS = (
 .dd-table td { white-space: nowrap; }
 .dd-table table { font-variant-numeric: tabular-nums; }
 #inpaint-canvas { max-width: 300px; }
+.row:has(> #inpaint-middle) { gap: 8px; }
 #inpaint-canvas .toolbar-wrap { left: 0 !important; }
 #inpaint-canvas .empty > div { font-size: 0; }
 #inpaint-canvas .empty > div::after { content: "Generate or bring a picture first"; font-size: 14px; }
@@ -83,6 +84,7 @@ CSS = (
 .dd-table td:first-child { white-space: normal; min-width: 9em; }
 .dd-card :is(th, td) { min-width: 7em; }
 footer .divider { display: none !important; }
+input[type="range"]:focus-visible { outline: 2px solid var(--color-accent) !important; outline-offset: 4px; }
 .dark input[type="range"] { --neutral-200: #475569; color-scheme: dark; }
 @media (max-width: 700px) {
   .dd-table :is(th, td) { padding: 4px 6px !important; font-size: 13px; }

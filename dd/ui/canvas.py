@@ -19,6 +19,7 @@ from dd.runs import Run
 from dd.ui.controls import REFUSALS, class_choices, first_method, process_choices, recipe, refuse
 from dd.ui.engine import Engine
 from dd.ui.session import Session
+from dd.ui.upload import png, unwritten
 
 EDGE = 224  # pixels of the picture that is painted on; a multiple of 28 and of 16
 NOTHING_YET = (
@@ -61,13 +62,13 @@ class Canvas:
     def __init__(self, models: Models, engine: Engine, inpaint: bool):
         self.models, self.engine, self.inpaint = models, engine, inpaint
 
-    def show(self, name: str, cells: Cells, known: Cells | None = None) -> Image.Image | dict:
-        """The picture as the canvas takes it, for inpainting with what is not known painted over."""
+    def show(self, name: str, cells: Cells, known: Cells | None = None) -> str | dict:
+        """The picture as the canvas takes it, by its file, for inpainting with what is not known painted over."""
         look = self.models.look(name)
         grey = look.of_cells(torch.tensor([cells]))[0]
         smooth = Image.Resampling.NEAREST if look.factor == 1 else Image.Resampling.BICUBIC
-        large = Image.fromarray(grey).resize((EDGE, EDGE), smooth).convert("RGB")
-        layers = [] if known is None else [painted_over(known)]
+        large = file_of(Image.fromarray(grey).resize((EDGE, EDGE), smooth).convert("RGB"))
+        layers = [] if known is None else [file_of(painted_over(known))]
         return {"background": large, "layers": layers, "composite": large} if self.inpaint else large
 
     def put(self, chosen: Chosen, name: str, cells: torch.Tensor, uploaded: bool = False) -> tuple:
@@ -141,7 +142,11 @@ class Canvas:
         cells = chosen.cells
         return self.show(chosen.name, cells, outside(region, len(cells), len(cells[0])))
 
-    def noised(self, name: str, chosen: Chosen | None, *values: object) -> Image.Image | dict | None:
+    def unpainted(self, chosen: Chosen | None) -> dict | None:
+        """The picture without any paint: the canvas' own button takes the picture away with it."""
+        return None if chosen is None or chosen.cells is None else self.show(chosen.name, chosen.cells)
+
+    def noised(self, name: str, chosen: Chosen | None, *values: object) -> str | dict | None:
         """What the run will start from: its first picture, noised."""
         if chosen is None or chosen.cells is None:
             return None
@@ -149,7 +154,7 @@ class Canvas:
             noised = self.engine.do(lambda: Run(self.recipe(name, chosen, *values), self.models).noised()[0])
         except RecipeError:  # a process just chosen, whose sampler is still to come
             return gr.skip()
-        return Image.fromarray(tiled(noised[:1])).resize((EDGE, EDGE), Image.Resampling.NEAREST)
+        return file_of(Image.fromarray(tiled(noised[:1])).resize((EDGE, EDGE), Image.Resampling.NEAREST))
 
     def recipe(self, name, chosen, canvas, t, process, sampler, steps, images, label, temperature, seed) -> Recipe:
         if chosen is None or chosen.cells is None or chosen.name != name:
@@ -158,6 +163,14 @@ class Canvas:
         known = known_cells(canvas, len(cells), len(cells[0])) if self.inpaint else None
         made = recipe(name, [Lane(process, sampler)], steps, images, label, 1.0, temperature, seed)
         return replace(made, given=Given(cells, known, t))
+
+
+def file_of(picture: Image.Image) -> str:
+    """Its path. (A picture itself Gradio would write in place, under the eyes of who fetches the same one.)"""
+    try:
+        return png(picture)
+    except OSError as error:
+        raise refuse(RecipeError(unwritten(error))) from error
 
 
 def painted_over(known: Cells) -> Image.Image:
@@ -188,5 +201,9 @@ def known_cells(canvas: dict | None, H: int, W: int) -> Cells:
         alpha = layer.convert("RGBA").getchannel("A").resize((W, H), Image.Resampling.BOX)
         painted |= np.asarray(alpha) >= PAINTED * 255
     if not painted.any():
-        raise RecipeError("nothing is painted over yet: brush over the part of the picture that shall be made anew")
+        regions = f"{', '.join(REGIONS[:-1])} or {REGIONS[-1]}"
+        raise RecipeError(
+            "nothing is painted over yet: brush over the part of the picture that shall be made anew, "
+            f"or press {regions}"
+        )
     return tuple(tuple(int(not cell) for cell in row) for row in painted)

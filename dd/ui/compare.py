@@ -68,6 +68,8 @@ def build(models: Models, engine: Engine) -> None:
                 4, 250, CALLS, step=1, label="Network calls",
                 info="For every lane; samplers with two calls a step take half as many steps. Guidance comes on top.",
             )  # fmt: skip
+            # First of what new data set off, which Gradio takes in turn: calls that are set meanwhile shall stay.
+            model.input(lambda *chosen: _calls(models, *chosen), [model, calls], calls, queue=False, **QUIET)
             images = gr.Slider(1, 36, 9, step=1, label="Images", info="In every lane.")
             label = class_dropdown(models, model)
             guidance = guidance_slider(label)
@@ -118,12 +120,12 @@ def build(models: Models, engine: Engine) -> None:
         return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note}"
 
     model.input(lambda *chosen: _lanes(models, *chosen), [model, lanes], lanes, queue=False, **QUIET)
-    model.input(lambda *chosen: _calls(models, *chosen), [model, calls], calls, queue=False, **QUIET)
     lanes.change(lambda pairs: gr.Slider(visible=_has_temperature(pairs)), lanes, temperature, queue=False, **QUIET)
     form = transport.Form("Compare", controls, to_recipe, fill)
+    # At once, in the page; before `connect`, since Gradio takes the events of one click in turn.
+    gr.on([buttons.run.click, load.upload], None, None, table, js="() => ''", **QUIET)
     events = transport.connect(buttons, load, stage, session, form, models, engine)
     explorer.follow(paths, session, events.running, events.stepping, events.pausing, events.loaded)
-    gr.on([buttons.run.click, load.upload], None, None, table, js="() => ''", **QUIET)  # at once, in the page
     for event in (events.running, events.stepping, events.resetting, events.loaded):
         event.then(measured, session, table, **QUIET)
 

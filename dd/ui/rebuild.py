@@ -139,6 +139,11 @@ def build(models: Models, engine: Engine) -> None:
             gr.Warning(sentence, duration=12)
             return nothing(sentence)
 
+    def on_press(path: str | None, *rest: object) -> tuple:
+        if path is None:
+            gr.Warning(NOTHING_YET, duration=6)
+        return on_rebuild(path, *rest)
+
     def on_click(now: Shown | None, event: gr.SelectData) -> tuple:
         if now is None:
             raise refuse(RecipeError(FORGOTTEN))
@@ -170,7 +175,8 @@ def build(models: Models, engine: Engine) -> None:
     results = [slider, figures, codes, errors, number, where, patch, bars, details, shown]
     latest = {"trigger_mode": "always_last"}  # a change while a picture is being rebuilt is not lost
     run = {"show_progress": "minimal", "show_progress_on": slider, "api_visibility": "private", **latest}
-    gr.on([again.click, picture.change, how.input, size.input], on_rebuild, controls, results, **run)
+    gr.on([picture.change, how.input, size.input], on_rebuild, controls, results, **run)
+    again.click(on_press, controls, results, **run)
     model.input(lambda name: _size(models, name), model, size, queue=False, **QUIET, **latest).then(
         on_rebuild, controls, results, **run
     )

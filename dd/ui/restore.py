@@ -136,9 +136,10 @@ def build(models: Models, engine: Engine, generated: gr.State, inpaint: bool) ->
     )
     process_chosen = process.input(first_method, process, sampler, queue=False, **QUIET)
     if inpaint:
-        looks = [button.click for button in regions]
+        looks = [canvas.clear, *(button.click for button in regions)]
         for region, button in zip(REGIONS, regions, strict=True):
             button.click(partial(picturing.paint, region), chosen, canvas, **pictured)
+        canvas.clear(picturing.unpainted, chosen, canvas, queue=False, **QUIET)
     else:
         looks = [canvas.change, t.change, sampler.input, images.change, seed.change]
         gr.on(looks, picturing.noised, controls, damaged, trigger_mode="always_last", **QUIET)

@@ -114,10 +114,12 @@ class Session:
             raise RecipeError("there is nothing to download yet; press Run first")
         recipe = run.recipe
         lanes = recipe.lanes[0].process if len(recipe.lanes) == 1 else f"{len(recipe.lanes)}-lanes"
-        name = f"{recipe.checkpoint}-{lanes}-{recipe.steps}-steps-seed-{recipe.seed}.{kind}"
+        name = f"{recipe.checkpoint}-{lanes}-{recipe.steps}-steps-seed-{recipe.seed}"
+        if not run.finished:
+            name += f"-step-{len(run.views) - 1}"
         if self.folder is None:
             self.folder = tempfile.TemporaryDirectory(prefix="dd-")  # gone with the session
-        path = Path(self.folder.name) / name
+        path = Path(self.folder.name) / f"{name}.{kind}"
         export.write(run, path)
         return str(path)
 

@@ -120,7 +120,7 @@ def build(engine: Engine) -> None:
                     gr.Slider(0, 1, value=1.0, step=0.05, label=f"Weight of category {i}", info="Its share of data.")
                     for i in (1, 2, 3)
                 ]
-            seed = gr.Number(value=0, label="Seed", info="The same seed gives the same paths.")
+            seed = gr.Number(value=1, label="Seed", info="The same seed gives the same paths.")
             button = gr.Button("Run", variant="primary", elem_id="sx-run")
     inputs = [first, second, direction, sampler, steps, particles, *alpha, *weights, seed]
 

@@ -159,6 +159,7 @@ def connect(
     pausing = pressed.pause.click(on_halt, session, session, **halting)
     load.click(on_halt, session, session, **halting)  # at its click: after the upload it would stop the loaded run, too
     resetting = pressed.reset.click(on_reset, session, results, cancels=under_way, queue=False, **QUIET)
+    pausing.success(None, js=_tell(stage, "dd-paused"), api_visibility="private")
     stepping.success(None, js=_tell(stage, "dd-stepped"), api_visibility="private")
     stepping.failure(None, js=_tell(stage, "dd-refused"), api_visibility="private")
     # Not of the image editor: with a listener to its input it would keep a loaded recipe from being run.

@@ -100,9 +100,12 @@ def test_a_region_is_painted_over_and_noise_is_shown_only_of_a_picture(canvas):
         canvas.paint("Left", None)
     if canvas.inpaint:
         painted = canvas.paint("Left", Chosen("tiny", cells))
-        assert known_cells(painted, 28, 28) == outside("Left", 28, 28)
+        layers = [Image.open(layer) for layer in painted["layers"]]
+        assert known_cells({"layers": layers}, 28, 28) == outside("Left", 28, 28)
+        assert canvas.unpainted(Chosen("tiny", cells)) == painted | {"layers": []}
+        assert canvas.unpainted(None) is None
     else:
-        assert np.asarray(canvas.noised("tiny", Chosen("tiny", cells), *VALUES)).std() > 0
+        assert np.asarray(Image.open(canvas.noised("tiny", Chosen("tiny", cells), *VALUES))).std() > 0
         assert canvas.noised("tiny", Chosen("tiny", cells), {}, 0.5, "gaussian", *VALUES[3:]) == gr.skip()
 
 

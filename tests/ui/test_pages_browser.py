@@ -376,6 +376,35 @@ def test_that_settings_have_changed_is_said_until_another_run_begins(page):
     status.get_by_text(words).wait_for(timeout=10_000)
 
 
+def test_run_starts_over_while_a_run_with_other_settings_goes_on(page):
+    set_slider(page, "Steps", 200)
+    set_slider(page, "Images", 4)
+    page.click("#generate-run")
+    page.wait_for_function(f"Number(({STEP})('generate-player')) >= 3", timeout=60_000)
+    set_slider(page, "Steps", 6)
+    status = page.locator("#generate-player .dd-status")
+    status.get_by_text("settings were changed").wait_for(timeout=10_000)
+    page.click("#generate-run")
+    status.get_by_text("step 6 of 6").wait_for(timeout=30_000)
+
+
+def test_a_loaded_recipe_is_no_change_of_settings(page, tmp_path):
+    set_slider(page, "Steps", 5)
+    page.click("#generate-run")
+    wait_done(page, "generate-player")
+    with page.expect_download() as download:
+        page.click("#generate-json")
+    download.value.save_as(tmp_path / "recipe.json")
+    page.click("#generate-reset")
+    set_slider(page, "Steps", 20)
+    with page.expect_file_chooser() as chooser:
+        page.click("#generate-load")
+    chooser.value.set_files(tmp_path / "recipe.json")
+    status = page.locator("#generate-player .dd-status")
+    status.get_by_text("step 5 of 5").wait_for(timeout=30_000)
+    assert "settings were changed" not in status.inner_text()
+
+
 def test_cells_can_be_chosen_with_the_keyboard(page):
     """Three right and one down from the first cell, over the edge of the first image and back."""
     set_slider(page, "Steps", 5)
@@ -452,6 +481,16 @@ def test_compare_runs_all_lanes_in_lockstep(page):
     assert numbers["y"] >= canvas["y"] + canvas["height"], "what a lane is at stands under it"
     assert page.locator("#compare-player .dd-curve polyline").count() == 4
     table = page.locator("#compare-table table")
+    table.wait_for()
+    set_slider(page, "Network calls", 30)
+    page.click("#compare-run")
+    page.locator("#compare-player .dd-status").get_by_text("of 30").wait_for(timeout=60_000)
+    assert table.count() == 0, "a run that goes on stands above the table of the one before"
+    page.click("#compare-reset")
+    page.wait_for_function("document.querySelector('#compare-player .dd-numbers').innerText.trim() === ''")
+    set_slider(page, "Network calls", 6)
+    page.click("#compare-run")
+    wait_done(page, "compare-player")
     table.wait_for()
     box, column = table.bounding_box(), page.locator("#compare-table").bounding_box()
     assert table.evaluate("e => e.scrollWidth") <= box["width"] <= column["width"], "the table is cut off"

@@ -135,6 +135,22 @@ def test_a_region_can_be_painted_without_a_pointer(tab):
     assert {cell for row in known[half + 1 :] for cell in row} == {1}
 
 
+def test_the_canvas_own_bin_takes_the_paint_and_leaves_the_picture(tab):
+    tab.get_by_role("tab", name="Inpaint").click()
+    press_and_wait(tab, "#inpaint-made", "#inpaint-canvas")
+    tab.click("#inpaint-left")
+    tab.wait_for_timeout(1500)
+    tab.locator("#inpaint-canvas").get_by_role("button", name="Clear canvas").click()
+    tab.wait_for_timeout(1500)
+    tab.click("#inpaint-run")
+    tab.wait_for_selector("text=/nothing is painted over yet.*or press Middle/i", timeout=30_000)
+    tab.click("#inpaint-right")
+    tab.wait_for_timeout(1000)
+    set_slider(tab, "Steps", 4)
+    tab.click("#inpaint-run")
+    wait_done(tab, "inpaint-player")
+
+
 def test_a_bad_picture_to_restore_leaves_none(tab, tmp_path):
     """And says so; the picture before it must not be restored in its place."""
     fake = tmp_path / "photo.png"

@@ -246,6 +246,17 @@ def clock(hours: float) -> SimpleNamespace:
     return SimpleNamespace(datetime=SimpleNamespace(now=lambda: datetime.now() + timedelta(hours=hours)))
 
 
+def test_the_picture_of_an_unfinished_run_says_its_step(models, engine):
+    session = started(models, engine)
+    steps = session.steps(engine)
+    next(steps)
+    next(steps)
+    steps.close()
+    assert f"-step-{len(session.run.views) - 1}.png" in session.file("png")
+    list(session.steps(engine))
+    assert "-step-" not in session.file("png")
+
+
 def test_state_expires_and_takes_the_run_and_its_files_along(holder, models, engine, monkeypatch):
     assert {block.time_to_live for block in states(holder)} == {EXPIRES}, "a state of the page never expires"
     session = started(models, engine)

@@ -21,6 +21,8 @@
   let cursor = null;  // the cell that the keyboard is on: {view, image, row, col}
   let changed = false;  // settings since the run was begun
   let altered = false;  // settings since Run or Step was pressed, whose run may not have come yet
+  let pressed = null;  // the last of Run, Pause, Step, Reset and Load that was pressed; a loaded run counts as Run
+  let again = false;  // Run, pressed with other settings while a run goes on: to be pressed when that has been paused
   let owed = 0;  // presses of Step that are still to be answered: the page takes one at a time
   const KEYS = "Space plays, arrows scrub" + (props.cells ? "; Shift and arrows choose a cell, Enter shows its path." : ".");
 
@@ -137,16 +139,23 @@
     for (const view of views) paint(view, message);
     slider.value = step;
     slider.setAttribute("aria-valuetext", `step ${step} of ${message.total - 1}`);
-    const lane = message.lanes[0];
-    const masked = message.lanes.some((lane) => lane.state.includes(255)) ? " · orange: masked" : "";
-    status.textContent = (paired
-      ? `step ${step} of ${message.total - 1} · t = ${lane.t.toFixed(3)} · entropy ${bits(lane, 4)} bits per cell · ${message.ms.toFixed(0)} ms per step`
-      : `step ${step} of ${message.total - 1} · ${message.ms.toFixed(0)} ms per step for all lanes together · ${showGuess ? "the network's guesses" : "states of the cells"}`) + masked
-      + (changed ? " · settings were changed: with others Run and Step start over" : "");
+    say();
     if (curve) plot(step);
     element.dataset.step = step;
     element.dataset.drawn = ++drawn;
     document.dispatchEvent(new CustomEvent("dd-step", { detail: { player: props.name, step } }));
+  }
+
+  // What is shown, and how the run is getting on.
+  function say() {
+    const message = frames[shown], lane = message.lanes[0], newest = frames.at(-1);
+    const masked = (paired || !showGuess) && message.lanes.some((lane) => lane.state.includes(255)) ? " · orange: masked" : "";
+    const ahead = newest.step > shown && !newest.done ? `, ${newest.step} made so far` : "";
+    status.textContent = `step ${shown} of ${message.total - 1}${ahead} · ` + (paired
+      ? `t = ${lane.t.toFixed(3)} · entropy ${bits(lane, 4)} bits per cell · ${message.ms.toFixed(0)} ms per step`
+      : `${message.ms.toFixed(0)} ms per step for all lanes together · ${showGuess ? "the network's guesses" : "states of the cells"}`) + masked
+      + (newest.done || pressed === "run" ? "" : " · paused")
+      + (changed ? " · settings were changed: Run or Step starts over with them" : "");
   }
 
   // Entropy against t, noise on the left. A dot is where a lane is: one of half as many steps gets ahead.
@@ -189,6 +198,7 @@
       const presses = owed;
       reset();
       owed = presses; changed = altered; run = message.run;
+      if (pressed === "load") pressed = "run";
       slider.max = message.total - 1; slider.disabled = replay.disabled = false;
     }
     if (message.done) owed = 0;  // a press more would begin another run and take this picture away
@@ -199,7 +209,7 @@
     if (follow) {
       stop();
       show(message.step);
-    }
+    } else say();
     element.dataset.done = message.done ? "1" : "";
   }
 
@@ -208,7 +218,11 @@
     frames = []; run = null; shown = -1; pins = []; cursor = null; follow = true; changed = false; owed = 0;
     mark();
     document.dispatchEvent(new CustomEvent("dd-reset", { detail: { player: props.name } }));
-    for (const view of views) view.context.clearRect(0, 0, view.canvas.width, view.canvas.height);
+    for (const view of views) {
+      view.context.clearRect(0, 0, view.canvas.width, view.canvas.height);
+      view.canvas.style.borderBottomColor = "";
+      if (view.numbers) view.numbers.innerHTML = "&nbsp;";
+    }
     curve?.replaceChildren();
     slider.value = 0; slider.disabled = replay.disabled = true;
     status.textContent = props.hint;
@@ -279,18 +293,34 @@
   panels.addEventListener("focusout", () => { cursor = null; mark(); });
   document.addEventListener("click", (event) => {  // who takes a step wants to see it
     if (!element.isConnected) return;
-    const pressed = event.target.closest("button[id]")?.id, tab = props.name.split("-")[0];
-    const one = (...buttons) => buttons.some((button) => pressed === `${tab}-${button}`);
-    if (one("run", "step")) { follow = true; altered = false; }
+    const id = event.target.closest("button[id]")?.id;
+    const one = (...buttons) => buttons.some((button) => id === `${tab}-${button}`);
     if (event.isTrusted && one("step")) owed++;
     if (event.isTrusted && one("run", "pause", "reset", "load")) owed = 0;
-    if (one("dice")) change();
+    if (one("dice", "made", "take", "middle", "left", "right", "top", "bottom")) change();
+    if (!one("run", "pause", "step", "reset", "load")) return;
+    const over = event.isTrusted && one("run") && pressed === "run" && changed && !frames.at(-1)?.done;
+    if (event.isTrusted) again = false;
+    if (one("run", "step")) { follow = true; altered = false; }
+    if (one("load")) altered = false;  // the controls become the recipe's
+    pressed = id.slice(tab.length + 1);
+    if (over) {  // the page takes no second Run while the first is going
+      press("pause");
+      again = true;
+    } else if (shown >= 0) say();
+  });
+  const tab = props.name.split("-")[0], press = (button) => document.getElementById(`${tab}-${button}`).click();
+  document.addEventListener("dd-paused", (event) => {
+    if (mine(event) && again) {
+      again = false;
+      press("run");
+    }
   });
   const mine = (event) => element.isConnected && event.detail.player === props.name;
   document.addEventListener("dd-stepped", (event) => {
     if (!mine(event)) return;
     owed = Math.max(0, owed - 1);
-    if (owed) document.getElementById(`${props.name.split("-")[0]}-step`).click();
+    if (owed) press("step");
   });
   document.addEventListener("dd-refused", (event) => { if (mine(event)) owed = 0; });
   document.addEventListener("dd-changed", (event) => { if (mine(event)) change(); });

@@ -265,6 +265,9 @@ function drawHeat(panel, values) {
 function drawContours(panel, values) {
   const [nx, ny] = panel.grid, [x0, y0, x1, y1] = panel.box, { X, Y } = panel.place;
   const ux = (x1 - x0) / (nx - 1), uy = (y1 - y0) / (ny - 1);
+  let low = TOP, high = 0;
+  for (const v of values) { low = Math.min(low, v); high = Math.max(high, v); }
+  if (high - low < TOP / RANGE / 2 / 20) return; // flat to a twentieth of a factor of 2: a line would follow rounding
   ctx.strokeStyle = theme.line;
   for (const level of LEVELS) {
     const v = (level / RANGE + 1) / 2 * TOP;
