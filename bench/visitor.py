@@ -29,9 +29,10 @@ class Visitor:
         return self.send(event["id"], data)
 
     def event(self, button: str, kind: str = "click") -> dict:
-        """What the configuration says of the button's (first) event."""
+        """What the configuration says of the button's (first) event that the server answers."""
         (part,) = (i for i, part in self.parts.items() if part["props"].get("elem_id") == button)
-        return next(event for event in self.config["dependencies"] if [part, kind] in event["targets"])
+        events = (event for event in self.config["dependencies"] if event["backend_fn"])
+        return next(event for event in events if [part, kind] in event["targets"])
 
     def send(self, fn: int, data: list) -> Iterator[dict]:
         """Join the queue; messages until this event is over. Closing the iterator early is closing the tab."""

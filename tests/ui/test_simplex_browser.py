@@ -108,7 +108,7 @@ def test_the_slider_takes_arrow_keys_too(page):
 
 
 def test_numbers_are_those_of_the_particles_and_agree_with_theory(page):
-    controls = ("Wright-Fisher", "none", tab.DIRECTIONS[0], "native", 96, 600, *[1.0] * 6, 0)
+    controls = ("Wright-Fisher", "none", tab.DIRECTIONS[0], "native", 96, 600, *[1.0] * 6, 1)
     panel = json.loads(tab.show(*controls))["panels"][0]
     paths = np.frombuffer(base64.b64decode(panel["paths"]), "<u2").reshape(97, 600, 2) / 65535
     for frame in (0, 30, 60, 96):

@@ -22,7 +22,7 @@
   let changed = false;  // settings since the run was begun
   let altered = false;  // settings since Run or Step was pressed, whose run may not have come yet
   let pressed = null;  // the last of Run, Pause, Step, Reset and Load that was pressed; a loaded run counts as Run
-  let again = false;  // Run, pressed with other settings while a run goes on: to be pressed when that has been paused
+  let again = 0;  // Run, pressed with other settings while a run goes on: so often is it pressed until the new run has come
   let owed = 0;  // presses of Step that are still to be answered: the page takes one at a time
   const KEYS = "Space plays, arrows scrub" + (props.cells ? "; Shift and arrows choose a cell, Enter shows its path." : ".");
 
@@ -199,6 +199,7 @@
       reset();
       owed = presses; changed = altered; run = message.run;
       if (pressed === "load") pressed = "run";
+      again = 0;
       slider.max = message.total - 1; slider.disabled = replay.disabled = false;
     }
     if (message.done) owed = 0;  // a press more would begin another run and take this picture away
@@ -300,29 +301,30 @@
     if (one("dice", "made", "take", "middle", "left", "right", "top", "bottom")) change();
     if (!one("run", "pause", "step", "reset", "load")) return;
     const over = event.isTrusted && one("run") && pressed === "run" && changed && !frames.at(-1)?.done;
-    if (event.isTrusted) again = false;
+    if (event.isTrusted) again = 0;
     if (one("run", "step")) { follow = true; altered = false; }
     if (one("load")) altered = false;  // the controls become the recipe's
     pressed = id.slice(tab.length + 1);
     if (over) {  // the page takes no second Run while the first is going
       press("pause");
-      again = true;
+      again = 3;
     } else if (shown >= 0) say();
   });
   const tab = props.name.split("-")[0], press = (button) => document.getElementById(`${tab}-${button}`).click();
-  document.addEventListener("dd-paused", (event) => {
-    if (mine(event) && again) {
-      again = false;
-      press("run");
-    }
-  });
+  function rerun() {  // the page may not have noticed yet that the run which was paused has ended
+    if (!again || !element.isConnected) return;
+    again--;
+    press("run");
+    setTimeout(rerun, 700);
+  }
+  document.addEventListener("dd-paused", (event) => { if (mine(event)) rerun(); });
   const mine = (event) => element.isConnected && event.detail.player === props.name;
   document.addEventListener("dd-stepped", (event) => {
     if (!mine(event)) return;
     owed = Math.max(0, owed - 1);
     if (owed) press("step");
   });
-  document.addEventListener("dd-refused", (event) => { if (mine(event)) owed = 0; });
+  document.addEventListener("dd-refused", (event) => { if (mine(event)) owed = again = 0; });
   document.addEventListener("dd-changed", (event) => { if (mine(event)) change(); });
   if (toggle) toggle.addEventListener("click", () => {
     showGuess = !showGuess;
