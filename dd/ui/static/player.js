@@ -292,6 +292,8 @@
     look(step);
   });
   panels.addEventListener("focusout", () => { cursor = null; mark(); });
+  const tab = props.name.split("-")[0], press = (button) => document.getElementById(`${tab}-${button}`).click();
+  const mine = (event) => element.isConnected && event.detail.player === props.name;
   document.addEventListener("click", (event) => {  // who takes a step wants to see it
     if (!element.isConnected) return;
     const id = event.target.closest("button[id]")?.id;
@@ -310,7 +312,6 @@
       again = 3;
     } else if (shown >= 0) say();
   });
-  const tab = props.name.split("-")[0], press = (button) => document.getElementById(`${tab}-${button}`).click();
   function rerun() {  // the page may not have noticed yet that the run which was paused has ended
     if (!again || !element.isConnected) return;
     again--;
@@ -318,7 +319,6 @@
     setTimeout(rerun, 700);
   }
   document.addEventListener("dd-paused", (event) => { if (mine(event)) rerun(); });
-  const mine = (event) => element.isConnected && event.detail.player === props.name;
   document.addEventListener("dd-stepped", (event) => {
     if (!mine(event)) return;
     owed = Math.max(0, owed - 1);
@@ -342,7 +342,7 @@
     if (image < message.n && col < message.w && row < message.h) select(view, image, row, col);
   });
   document.addEventListener("dd-pins", (event) => {
-    if (!element.isConnected || event.detail.player !== props.name) return;
+    if (!mine(event)) return;
     pins = event.detail.pins;
     mark();
   });
